@@ -1,0 +1,90 @@
+"""Where EndpointSlices come from: what a source promises, and the file that is one.
+
+A source gives raw JSON objects; `cache.kubernetes` has the one that asks the API server.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+
+class SourceError(Exception):
+    """A list or a watch failed.
+
+    `kind` is one of `unauthorized`, `forbidden`, `expired`, `throttled`, `server_error`, `refused`
+    (the request as such), `unreachable`, `timeout`, `garbage`, `file`. `retry_after` is the wait
+    in seconds that the server asked for, if it did.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A complete list, all pages, and the resourceVersion a watch may go on from."""
+
+    items: list[object]
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One watch event: `ADDED`, `MODIFIED`, `DELETED` or `BOOKMARK`, and its raw object."""
+
+    kind: str
+    object: Any
+
+
+class Source(Protocol):
+    """Where slices come from. Implementations raise `SourceError` and nothing else."""
+
+    def list(self) -> Listing:
+        """Return all slices that are selected now."""
+
+    def watch(self, resource_version: str, seconds: float) -> Iterator[Event]:
+        """Yield changes since `resource_version` as they happen, for at most about `seconds`."""
+
+    def renew_credentials(self) -> None:
+        """Read the credentials again, because the server did not accept them."""
+
+
+class FileSource:
+    """A file with an EndpointSliceList in JSON or YAML, as `kubectl get … -o` prints it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def list(self) -> Listing:
+        """Read the file; raises `SourceError("file")` if it can't be read or is no list."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            document = json.loads(text) if text.lstrip()[:1] == "{" else yaml.safe_load(text)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise SourceError("file", f"{self._path}: {error}") from error
+        if not isinstance(document, dict) or "items" not in document:
+            raise SourceError("file", f"{self._path}: not a list of EndpointSlices")
+        return Listing(items_of(document))
+
+    def watch(self, resource_version: str, seconds: float) -> Iterator[Event]:
+        """A file is polled only."""
+        raise NotImplementedError
+
+    def renew_credentials(self) -> None:
+        """A file needs none."""
+
+
+def items_of(document: dict[str, Any]) -> list[object]:
+    """The items of a list; `null` is the API's way to say none. Raises `SourceError`."""
+    items = document.get("items")
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise SourceError("garbage", "the list's items are no list")
+    return items

@@ -1,0 +1,57 @@
+"""The gateway's metrics (contract §7). Objects only; where they are counted decides what they mean.
+
+Under gunicorn every worker writes to files in `PROMETHEUS_MULTIPROC_DIR`, and whoever is asked adds
+them up; the variable must be set before this module is imported (`gunicorn.conf.py` does it).
+`model` is only ever a known model or `unknown`, so that no client can grow the label set.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+UNKNOWN_MODEL: Final = "unknown"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+
+REQUESTS = Counter(
+    "gateway_requests", "Inference requests answered, by model and status.", ["model", "status"]
+)
+ERRORS = Counter("gateway_errors", "Errors the gateway made itself, by code.", ["code"])
+REQUEST_SECONDS = Histogram(
+    "gateway_request_seconds",
+    "Seconds from a request's arrival to the last byte of its answer.",
+    ["model"],
+    buckets=_SECONDS,
+)
+FIRST_BYTE_SECONDS = Histogram(
+    "gateway_first_byte_seconds",
+    "Seconds from a request's arrival to the first byte of the answer's body.",
+    ["model"],
+    buckets=_SECONDS,
+)
+IN_FLIGHT = Gauge(
+    "gateway_in_flight",
+    "Requests being answered by an endpoint now.",
+    ["model"],
+    multiprocess_mode="livesum",
+)
+RETRIES = Counter("gateway_retries", "Further attempts made, by reason.", ["reason"])
+UPSTREAM_FAILURES = Counter(
+    "gateway_upstream_failures", "Failures of endpoints on transport level, by kind.", ["kind"]
+)
+CLIENT_ABORTS = Counter(
+    "gateway_client_aborts", "Clients that left before their answer was complete.", ["phase"]
+)
+POLLS = Counter("gateway_polls", "Lists of EndpointSlices, by result.", ["result"])
+WATCHES = Counter("gateway_watches", "Watches of EndpointSlices that ended, by result.", ["result"])
+LISTED_AT = Gauge(
+    "gateway_listed_at",
+    "Monotonic time of the last good list, the oldest of all workers.",
+    multiprocess_mode="livemin",
+)
+SKIPPED = Counter(
+    "gateway_discovery_skipped",
+    "Slices and endpoints that were not understood or not allowed, by reason.",
+    ["reason"],
+)
+STREAM_BYTES = Counter("gateway_stream_bytes", "Bytes of answers passed on to clients.")

@@ -1,0 +1,146 @@
+"""The gateway's settings: environment variables, read once and validated at start."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from routing.strategies import STRATEGIES
+
+T = TypeVar("T")
+Parser = Callable[[str], T]
+
+
+class SettingsError(ValueError):
+    """A variable holds a value that can't be used: one line says which, what, what is allowed."""
+
+    def __init__(self, name: str, value: str, allowed: str) -> None:
+        super().__init__(f"{name}={value!r} is not valid: expected {allowed}")
+
+
+def _seconds(at_least: float, at_most: float = 86_400.0) -> Parser[float]:
+    allowed = f"a number of seconds from {at_least:g} to {at_most:g}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if not at_least <= value <= at_most:  # NaN fails here too
+            raise ValueError(allowed)
+        return value
+
+    return parse
+
+
+def _integer(at_least: int, at_most: int) -> Parser[int]:
+    allowed = f"a whole number from {at_least} to {at_most}"
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or not at_least <= int(text) <= at_most:
+            raise ValueError(allowed)
+        return int(text)
+
+    return parse
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "false": False, "0": False}
+    try:
+        return values[text.lower()]
+    except KeyError:
+        raise ValueError("true or false") from None
+
+
+def _one_of(*allowed: str) -> Parser[str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError("one of " + ", ".join(allowed))
+        return text
+
+    return parse
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _source_file(text: str) -> str | None:
+    if text == "kubernetes":
+        return None
+    scheme, _, path = text.partition(":")
+    if scheme != "file" or not path:
+        raise ValueError("'kubernetes' or 'file:PATH'")
+    return path
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = tuple(part.strip() for part in text.split(",") if part.strip())
+    for path in paths:
+        if not path.startswith("/") or set(path) & set(" ?#%<>"):
+            raise ValueError("comma-separated paths, each starting with '/', without query or '%'")
+    return paths
+
+
+def _setting(name: str, parse: Parser[Any], default: object) -> Any:
+    """A field of `Settings` that is read from the environment variable `name`."""
+    return field(default=default, metadata={"name": name, "parse": parse})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator can choose. Times are seconds. The README's table explains each."""
+
+    source_file: str | None = _setting("GATEWAY_SOURCE", _source_file, None)
+    namespace: str = _setting("GATEWAY_NAMESPACE", _text, "")
+    label_selector: str = _setting("GATEWAY_SELECTOR", _text, "model.aibrix.ai/name")
+    service: str = _setting("GATEWAY_SERVICE", _text, "")
+    port_name: str = _setting("GATEWAY_PORT_NAME", _text, "")
+    poll_seconds: float = _setting("GATEWAY_POLL_SECONDS", _seconds(0.1, 3600), 2.0)
+    watch: bool = _setting("GATEWAY_WATCH", _boolean, True)
+    cache_ttl: float = _setting("GATEWAY_CACHE_TTL", _seconds(1), 600.0)
+    strategy: str = _setting("GATEWAY_STRATEGY", _one_of(*STRATEGIES), "least-request")
+    retries: int = _setting("GATEWAY_RETRIES", _integer(0, 10), 2)
+    replay: bool = _setting("GATEWAY_REPLAY", _boolean, True)
+    retry_after: int = _setting("GATEWAY_RETRY_AFTER", _integer(1, 60), 1)
+    connect_timeout: float = _setting("GATEWAY_CONNECT_TIMEOUT", _seconds(0.01, 60), 1.0)
+    first_byte_timeout: float = _setting("GATEWAY_FIRST_BYTE_TIMEOUT", _seconds(0.1), 600.0)
+    idle_timeout: float = _setting("GATEWAY_IDLE_TIMEOUT", _seconds(0.1), 120.0)
+    max_body_bytes: int = _setting("GATEWAY_MAX_BODY_BYTES", _integer(1, 2**30), 33_554_432)
+    terminating_fallback: bool = _setting("GATEWAY_TERMINATING_FALLBACK", _boolean, False)
+    require_serving: bool = _setting("GATEWAY_REQUIRE_SERVING", _boolean, True)
+    allow_loopback: bool = _setting("GATEWAY_ALLOW_LOOPBACK", _boolean, False)
+    extra_paths: tuple[str, ...] = _setting("GATEWAY_EXTRA_PATHS", _paths, ())
+    api_keys_file: str = _setting("GATEWAY_API_KEYS_FILE", _text, "")
+    port: int = _setting("PORT", _integer(1, 65_535), 8080)
+    workers: int = _setting("GATEWAY_WORKERS", _integer(1, 64), 1)
+    threads: int = _setting("GATEWAY_THREADS", _integer(1, 4096), 256)
+    grace_seconds: float = _setting("GATEWAY_GRACE_SECONDS", _seconds(0), 600.0)
+    log_level: str = _setting(
+        "GATEWAY_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info"
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the settings; an empty variable counts as absent.
+
+        Raises `SettingsError` for the first variable that can't be used. Variables that are not
+        settings are ignored, also with our prefix: Kubernetes itself sets such (`GATEWAY_PORT`,
+        `GATEWAY_SERVICE_HOST`) in every pod that runs beside a Service named `gateway`.
+        """
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            name = item.metadata["name"]
+            text = environ.get(name, "").strip()
+            if text:
+                try:
+                    values[item.name] = item.metadata["parse"](text)
+                except ValueError as error:
+                    raise SettingsError(name, text, str(error)) from None
+        return cls(**values)
+
+    @property
+    def selector(self) -> str:
+        """The label selector that is sent to the API server."""
+        if self.service:
+            return f"kubernetes.io/service-name={self.service}"
+        return self.label_selector
