@@ -1,0 +1,1 @@
+"""Deciding: which endpoints may get a request, in which order, and what may be tried again."""

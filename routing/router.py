@@ -1,0 +1,127 @@
+"""The router: from a model and a strategy's name to endpoints that are routable now."""
+
+import random
+from collections.abc import Sequence
+
+from cache.endpoints import Endpoint, Key, Pool
+from cache.store import SnapshotStore
+from routing.aside import SetAside
+from routing.inflight import InFlight, Lease
+from routing.strategies import STRATEGIES, Strategy
+
+
+class ModelUnknown(LookupError):
+    """The cluster has no such model."""
+
+
+class NoReadyEndpoints(LookupError):
+    """The model is known, but none of its endpoints may get a request; the message counts them."""
+
+
+class UnknownStrategy(ValueError):
+    """There is no strategy of that name; the message lists those there are."""
+
+
+class Router:
+    """Chooses endpoints for requests. Every strategy sees routable endpoints only.
+
+    `service` is the one Service of the single-service mode, else empty.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        in_flight: InFlight,
+        aside: SetAside,
+        *,
+        default_strategy: str,
+        rng: random.Random,
+        service: str = "",
+        terminating_fallback: bool = False,
+    ) -> None:
+        self._store = store
+        self.in_flight = in_flight
+        self.aside = aside
+        self._default = default_strategy
+        self._service = service
+        self._terminating_fallback = terminating_fallback
+        self._strategies: dict[str, Strategy] = {
+            name: make(rng) for name, make in STRATEGIES.items()
+        }
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a request must name its model."""
+        return not self._service
+
+    def candidates(self, model: str | None, strategy: str | None) -> "Candidates":
+        """Begin to choose for one request.
+
+        Raises `UnknownStrategy`, `ModelUnknown`, `NoReadyEndpoints`, and what
+        `SnapshotStore.snapshot` raises.
+        """
+        chosen = self._strategies.get(strategy or self._default)
+        if chosen is None:
+            known = ", ".join(sorted(self._strategies))
+            raise UnknownStrategy(f"unknown routing strategy {strategy!r}; known are: {known}")
+        name = self._service or model or ""
+        self.eligible(name)
+        return Candidates(self, name, chosen)
+
+    def eligible(self, model: str) -> tuple[Endpoint, ...]:
+        """The endpoints of `model` that may get a request now; raises as `candidates` does."""
+        pool = self.pool(model)
+        if pool.routable:
+            return pool.routable
+        if self._terminating_fallback and (last := pool.terminating_but_serving):
+            return last
+        raise NoReadyEndpoints(pool.describe())
+
+    def pool(self, model: str) -> Pool:
+        """The pool of `model`; raises `ModelUnknown`, and what `SnapshotStore.snapshot` raises."""
+        try:
+            return self._store.snapshot().pools[model]
+        except KeyError:
+            shown = model if len(model) <= 100 else model[:100] + "…"
+            raise ModelUnknown(f"the model {shown!r} does not exist") from None
+
+
+class Candidates:
+    """The endpoints one request may try, one after the other, none of them twice.
+
+    Each is chosen when it is asked for, from the newest snapshot: an endpoint that began to
+    terminate while another was tried is not among them.
+    """
+
+    def __init__(self, router: Router, model: str, strategy: Strategy) -> None:
+        self.model = model
+        self._router = router
+        self._strategy = strategy
+        self._tried: set[Key] = set()
+
+    def take(self) -> Lease | None:
+        """Choose the next endpoint and count the request on it; None if no other is left.
+
+        Raises as `Router.candidates` does when by now there is none at all.
+        """
+        eligible = self._router.eligible(self.model)
+        untried = [e for e in eligible if e.key not in self._tried] if self._tried else eligible
+        if not untried:
+            return None
+        lease = self._router.in_flight.pick(self._strategy, self._router.aside.free(untried))
+        self._tried.add(lease.endpoint.key)
+        return lease
+
+    def failed(self, endpoint: Endpoint) -> None:
+        """Note that `endpoint` failed on transport level."""
+        self._router.aside.failed(endpoint, self._routable())
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """Note that `endpoint` answered, whatever the status."""
+        self._router.aside.succeeded(endpoint)
+
+    def _routable(self) -> Sequence[Endpoint]:
+        try:
+            return self._router.eligible(self.model)
+        except LookupError:
+            return ()
