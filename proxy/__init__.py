@@ -1,0 +1,1 @@
+"""Forwarding: the request to an endpoint that was chosen, its answer back, failures named."""

@@ -1,0 +1,74 @@
+"""The plain path: an answer's body as a WSGI iterable, which owns its own closing."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from metrics import UPSTREAM_FAILURES
+from proxy.drain import Drain
+from proxy.errors import GatewayError
+from proxy.failures import BodyIdle, UpstreamFailure
+from proxy.forwarder import Answer
+from proxy.record import RequestRecord
+
+
+class AnswerBroken(Exception):
+    """The answer can't be completed: the server must break the client's connection visibly."""
+
+
+class AnswerBody:
+    """Passes content on as it comes.
+
+    An answer that breaks off gets the contract's last event where it is an event stream, and then
+    `AnswerBroken`, so that a truncated answer is never a well-formed one. `cleanup` is closed when
+    it is over: at its end, on an error, or when the client has left.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        record: RequestRecord,
+        drain: Drain,
+        cleanup: ExitStack,
+    ) -> None:
+        head = answer.reply.head
+        self._stream = answer.reply.stream
+        self._status = head.status
+        # An event can't be added to a compressed stream.
+        self._takes_event = head.is_event_stream and not head.values("content-encoding")
+        self._record = record
+        self._drain = drain
+        self._cleanup = cleanup
+        self._broken = False
+        self._content = self._pass_on()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._content
+
+    def _pass_on(self) -> Iterator[bytes]:
+        try:
+            while content := self._stream.read():
+                self._record.passed(len(content))
+                yield content
+        except UpstreamFailure as failure:
+            self._broken = True
+            error = self._error(failure)
+            self._record.failed(error.code, error.message)
+            if self._takes_event:
+                yield error.event()
+            raise AnswerBroken(error.message) from failure
+
+    def _error(self, failure: UpstreamFailure) -> GatewayError:
+        if self._drain.over:
+            return GatewayError("gateway_draining", "the gateway's time to finish is over")
+        UPSTREAM_FAILURES.labels(failure.kind).inc()
+        if isinstance(failure, BodyIdle):
+            return GatewayError("upstream_idle", f"the endpoint fell silent: {failure}")
+        return GatewayError("upstream_died", f"the endpoint's answer broke off: {failure}")
+
+    def close(self) -> None:
+        """End it, whatever state it is in. Idempotent."""
+        if not self._stream.complete and not self._broken:
+            self._record.aborted("receiving")
+        self._broken = True  # a second close tells nothing new
+        self._cleanup.close()
+        self._record.finish(self._status)

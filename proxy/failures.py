@@ -1,0 +1,41 @@
+"""How an exchange with an endpoint can fail, told by what was sent and what came back."""
+
+
+class UpstreamFailure(Exception):
+    """An exchange with an endpoint failed; `kind` names it in the metrics."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ConnectFailed(UpstreamFailure):
+    """No connection came about, so nothing was sent."""
+
+
+class ConnectionDied(UpstreamFailure):
+    """The connection ended before any byte of a response; `idle` if it had been reused."""
+
+    def __init__(self, message: str, *, idle: bool) -> None:
+        super().__init__("stale" if idle else "reset", message)
+        self.idle = idle
+
+
+class ResponseTimeout(UpstreamFailure):
+    """No response head came within the limit."""
+
+
+class ResponseBroken(UpstreamFailure):
+    """The connection ended within the response's head."""
+
+
+class ResponseInvalid(UpstreamFailure):
+    """The response is not valid HTTP/1.1."""
+
+
+class BodyDied(UpstreamFailure):
+    """The response's body broke off or can't be right."""
+
+
+class BodyIdle(UpstreamFailure):
+    """Nothing came of the response's body for too long."""

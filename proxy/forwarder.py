@@ -1,0 +1,197 @@
+"""One request to one endpoint after the other, until one answers or the rules say stop."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cache.endpoints import Endpoint
+from metrics import RETRIES, UPSTREAM_FAILURES
+from proxy.errors import GatewayError
+from proxy.failures import (
+    ConnectFailed,
+    ConnectionDied,
+    ResponseInvalid,
+    ResponseTimeout,
+    UpstreamFailure,
+)
+from proxy.request import InferenceRequest
+from proxy.transport import Reply
+from routing.budget import RetryBudget
+from routing.inflight import Lease
+from routing.retries import Failure, RetryRules, Step
+from routing.router import Candidates
+
+_REASONS = {
+    Failure.NOTHING_SENT: "connect",
+    Failure.STALE_CONNECTION: "stale_connection",
+    Failure.DIED: "replay",
+    Failure.UNAVAILABLE: "unavailable",
+}
+
+
+class Exchange(Protocol):
+    """Sends a request to an endpoint and waits for the head of its answer."""
+
+    def exchange(
+        self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool = False
+    ) -> Reply:
+        """Raise an `UpstreamFailure` where no answer came."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """An endpoint's answer and the place on it, which is held until the answer is over."""
+
+    reply: Reply
+    lease: Lease
+    attempts: int
+
+    def close(self) -> None:
+        """Close the stream and give the place back. Idempotent."""
+        self.reply.stream.close()
+        self.lease.release()
+
+
+class Forwarder:
+    """Sends requests on, and again where the contract (§5) allows it.
+
+    `retries` bounds further attempts after connections that did not come about; `replay` allows a
+    request whose endpoint died to be sent to one other.
+    """
+
+    def __init__(
+        self, transport: Exchange, budget: RetryBudget, *, retries: int, replay: bool
+    ) -> None:
+        self.transport = transport
+        self.budget = budget
+        self._retries = retries
+        self._replay = replay
+
+    def forward(self, request: InferenceRequest, candidates: Candidates) -> Answer:
+        """Return the answer that is to be passed on; the caller closes it.
+
+        Raises `GatewayError`, and what `Candidates.take` raises.
+        """
+        self.budget.request()
+        rules = RetryRules(retries=self._retries, replay=self._replay and request.replayable)
+        attempts = _Attempts(self, request, candidates, rules)
+        try:
+            return attempts.run()
+        except BaseException:
+            attempts.close()
+            raise
+
+
+class _Attempts:
+    """The attempts of one request. Owns the lease it is at, and the answer it may fall back on."""
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        request: InferenceRequest,
+        candidates: Candidates,
+        rules: RetryRules,
+    ) -> None:
+        self._transport = forwarder.transport
+        self._budget = forwarder.budget
+        self._request = request
+        self._candidates = candidates
+        self._rules = rules
+        self._count = 0
+        self._step = Step.ELSEWHERE
+        self._lease: Lease | None = None
+        self._answer: Answer | None = None  # the answer, or a 503 until there is a better one
+        self._failure: UpstreamFailure | None = None  # of the last attempt
+
+    def run(self) -> Answer:
+        """Attempt until there is an answer or nothing more to try."""
+        self._lease = self._candidates.take()
+        while self._lease is not None:
+            self._lease = self._attempt(self._lease)
+        if self._answer is not None and self._may_pass_on():
+            return self._answer
+        raise self._error()
+
+    def close(self) -> None:
+        """Let go of everything, because nothing will be passed on."""
+        if self._lease is not None:
+            self._lease.release()
+        if self._answer is not None:
+            self._answer.close()
+
+    def _attempt(self, lease: Lease) -> Lease | None:
+        """One attempt; returns the lease of the next, None when it is over."""
+        self._count += 1
+        ended = self._exchange(lease)
+        if ended is None:
+            return None
+        self._step = self._rules.after(ended, lease.endpoint.key)
+        following = self._following(lease)
+        if following is not lease and ended is not Failure.UNAVAILABLE:
+            lease.release()
+        if following is not None:
+            RETRIES.labels(_REASONS[ended]).inc()
+        return following
+
+    def _exchange(self, lease: Lease) -> Failure | None:
+        """Send the request; None if the answer is good to pass on, else how the attempt ended."""
+        fresh = self._step is Step.RESEND
+        try:
+            reply = self._transport.exchange(lease.endpoint, self._request, fresh=fresh)
+        except UpstreamFailure as failure:
+            UPSTREAM_FAILURES.labels(failure.kind).inc()
+            self._failure = failure
+            if isinstance(failure, (ConnectFailed, ConnectionDied)):
+                self._candidates.failed(lease.endpoint)
+            return _classify(failure)
+        self._candidates.succeeded(lease.endpoint)
+        if self._answer is not None:
+            self._answer.close()
+        self._answer = Answer(reply, lease, self._count)
+        self._failure = None
+        return Failure.UNAVAILABLE if reply.head.status == 503 else None
+
+    def _following(self, lease: Lease) -> Lease | None:
+        """Where the next attempt goes, if the rules, the endpoints and the budget have one left."""
+        if self._step is Step.GIVE_UP:
+            return None
+        try:
+            following = lease if self._step is Step.RESEND else self._candidates.take()
+        except LookupError:  # by now no endpoint is routable
+            return None
+        if following is None or self._budget.allows_retry():
+            return following
+        if following is not lease:
+            following.release()
+        return None
+
+    def _may_pass_on(self) -> bool:
+        """Whether the answer held is the last word: not if a later attempt may have run."""
+        return self._failure is None or (
+            isinstance(self._failure, ConnectFailed) and not self._rules.may_have_run
+        )
+
+    def _error(self) -> GatewayError:
+        model, tries = self._candidates.model, f"after {self._count} attempt(s)"
+        failure = self._failure
+        if isinstance(failure, ResponseTimeout):
+            return GatewayError("upstream_timeout", f"model {model!r}: {failure}, {tries}")
+        if isinstance(failure, ResponseInvalid):
+            return GatewayError("upstream_protocol_error", f"model {model!r}: {failure}")
+        if isinstance(failure, ConnectFailed) and not self._rules.may_have_run:
+            return GatewayError(
+                "upstream_unreachable",
+                f"model {model!r}: no endpoint accepted a connection {tries}; last: {failure}",
+            )
+        return GatewayError(
+            "upstream_reset",
+            f"model {model!r}: the connection to the endpoint ended before a response, {tries}; "
+            "the request may have run",
+        )
+
+
+def _classify(failure: UpstreamFailure) -> Failure:
+    if isinstance(failure, ConnectFailed):
+        return Failure.NOTHING_SENT
+    if isinstance(failure, ConnectionDied):
+        return Failure.STALE_CONNECTION if failure.idle else Failure.DIED
+    return Failure.FINAL

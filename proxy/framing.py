@@ -1,0 +1,250 @@
+"""HTTP/1.1 responses as bytes (RFC 9112): heads and bodies, read strictly, without I/O.
+
+Strictly, because a response that two parsers could read differently must not be passed on as if it
+were well: such a one is a `ProtocolError`, never a guess.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+#: Bytes a response head may have, and fields in it.
+MAX_HEAD_BYTES: Final = 65_536
+MAX_FIELDS: Final = 100
+_MAX_CHUNK_LINE: Final = 4096
+_MAX_TRAILER_BYTES: Final = 65_536
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+class ProtocolError(Exception):
+    """What the upstream sent is not a valid HTTP/1.1 response."""
+
+
+class Truncated(Exception):
+    """The connection ended before the response did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A response's status line and header fields, names as they came."""
+
+    minor_version: int
+    status: int
+    reason: str
+    fields: tuple[tuple[str, str], ...]
+
+    def values(self, name: str) -> list[str]:
+        """All values of a field; `name` in lower case."""
+        return [value for its_name, value in self.fields if its_name.lower() == name]
+
+    def tokens(self, name: str) -> list[str]:
+        """The elements of a comma-separated list field, in lower case."""
+        return [part.strip().lower() for v in self.values(name) for part in v.split(",")]
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is a stream of server-sent events."""
+        types = self.values("content-type")
+        return bool(types) and types[0].partition(";")[0].strip().lower() == "text/event-stream"
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection may carry another request (RFC 9112 §9.3)."""
+        connection = self.tokens("connection")
+        if "close" in connection:
+            return False
+        return self.minor_version == 1 or "keep-alive" in connection
+
+
+def parse_head(block: bytes) -> Head:
+    """Read a head, without the empty line that ends it; raises `ProtocolError`."""
+    first, *lines = block.split(b"\r\n")
+    status_line = _STATUS_LINE.fullmatch(first)
+    if status_line is None:
+        raise ProtocolError(f"invalid status line {first[:60]!r}")
+    if len(lines) > MAX_FIELDS:
+        raise ProtocolError(f"more than {MAX_FIELDS} header fields")
+    fields = []
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:  # also obsolete folding (RFC 9112 §5.2) and a bare CR or LF
+            raise ProtocolError(f"invalid header field {line[:60]!r}")
+        fields.append((field[1].decode("ascii"), field[2].decode("latin-1")))
+    reason = (status_line[3] or b"").decode("latin-1")
+    return Head(int(status_line[1]), int(status_line[2]), reason, tuple(fields))
+
+
+class Body(Protocol):
+    """A response's body as it arrives.
+
+    `complete` says that all of it has been fed, `error` that what came can't be right; after
+    either nothing more is to be fed. `reusable` says whether its connection may carry another
+    exchange then: not if bytes followed that nobody asked for.
+    """
+
+    complete: bool
+    error: ProtocolError | None
+    reusable: bool
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it; what came before an error counts."""
+
+    def end(self) -> None:
+        """The connection was closed; raises `Truncated` unless the body may end so."""
+
+
+def body_of(head: Head) -> Body:
+    """The framing of the body of an answer to a POST (RFC 9112 §6.3); raises `ProtocolError`."""
+    lengths = head.values("content-length")
+    codings = head.tokens("transfer-encoding")
+    if lengths and codings:
+        raise ProtocolError("both Content-Length and Transfer-Encoding")
+    if codings and (codings != ["chunked"] or head.minor_version == 0):
+        raise ProtocolError(f"unsupported transfer coding {', '.join(codings)!r}")
+    if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
+        raise ProtocolError(f"invalid Content-Length {', '.join(lengths)!r}")
+    if head.status in (204, 304):
+        return LengthBody(0)
+    if codings:
+        return ChunkedBody()
+    if lengths:
+        return LengthBody(int(lengths[0]))
+    return ClosedBody(event_stream=head.is_event_stream)
+
+
+class LengthBody:
+    """A body of a known number of bytes."""
+
+    error: ProtocolError | None = None
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.complete = length == 0
+        self.reusable = True
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it."""
+        content = data[: self._left]
+        self.reusable = len(data) <= self._left
+        self._left -= len(content)
+        self.complete = self._left == 0
+        return content
+
+    def end(self) -> None:
+        """The connection was closed."""
+        raise Truncated(f"{self._left} bytes short of Content-Length")
+
+
+class ClosedBody:
+    """A body that ends with the connection, so that no framing tells whether all of it came.
+
+    An event stream tells it itself: OpenAI's ends with `[DONE]`, the Responses API's and
+    Anthropic's with an event of their own. One that ends without is truncated.
+    """
+
+    error: ProtocolError | None = None
+    reusable = False
+
+    _LAST_EVENT = re.compile(
+        rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed)))",
+        re.MULTILINE,
+    )
+
+    def __init__(self, *, event_stream: bool) -> None:
+        self.complete = False
+        self._sees_end = not event_stream
+        self._line = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it."""
+        if not self._sees_end:
+            seen = self._line + data
+            self._sees_end = self._LAST_EVENT.search(seen) is not None
+            self._line = seen[seen.rfind(b"\n") + 1 :][:64]
+        return data
+
+    def end(self) -> None:
+        """The connection was closed, which is how it ends."""
+        if not self._sees_end:
+            raise Truncated("the event stream ended without its last event")
+        self.complete = True
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 §7.1); extensions and trailers are checked and dropped."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.error: ProtocolError | None = None
+        self.reusable = True
+        self._pending = b""  # a line of which only a part has come
+        self._left = 0  # bytes left of the present chunk
+        self._ends_chunk = False  # the CRLF after a chunk's data comes next
+        self._in_trailers = False
+        self._trailer_bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it."""
+        content: list[bytes] = []
+        data = self._pending + data
+        self._pending = b""
+        position = 0
+        try:
+            while position < len(data) and not self.complete:
+                if self._left:
+                    part = data[position : position + self._left]
+                    content.append(part)
+                    self._left -= len(part)
+                    self._ends_chunk = not self._left
+                    position += len(part)
+                    continue
+                line_end = data.find(b"\n", position)
+                if line_end < 0:
+                    self._hold(data[position:])
+                    break
+                self._line(data[position : line_end + 1])
+                position = line_end + 1
+            else:
+                self.reusable = position == len(data)
+        except ProtocolError as error:
+            self.error = error
+        return content[0] if len(content) == 1 else b"".join(content)
+
+    def end(self) -> None:
+        """The connection was closed."""
+        raise Truncated("the chunked body has no end")
+
+    def _hold(self, part: bytes) -> None:
+        """Keep an unfinished line, if it can still become a good one."""
+        self._pending = part
+        if self._ends_chunk and part != b"\r":
+            raise ProtocolError("a chunk is longer than its size")
+        if len(part) > _MAX_CHUNK_LINE:
+            raise ProtocolError("a line of the chunked coding is too long")
+
+    def _line(self, line: bytes) -> None:
+        if not line.endswith(b"\r\n"):
+            raise ProtocolError("a line of the chunked coding ends without CRLF")
+        text = line[:-2]
+        if self._ends_chunk:
+            if text:
+                raise ProtocolError("a chunk is longer than its size")
+            self._ends_chunk = False
+        elif self._in_trailers:
+            self._trailer(text)
+        else:
+            size = _CHUNK.fullmatch(text)
+            if size is None:
+                raise ProtocolError(f"invalid chunk size {text[:40]!r}")
+            self._left = int(size[1], 16)
+            self._in_trailers = self._left == 0
+
+    def _trailer(self, text: bytes) -> None:
+        self._trailer_bytes += len(text)
+        if not text:
+            self.complete = True
+        elif self._trailer_bytes > _MAX_TRAILER_BYTES or _FIELD.fullmatch(text) is None:
+            raise ProtocolError("invalid trailers")

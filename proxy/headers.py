@@ -1,0 +1,80 @@
+"""Which header fields pass through, and which are the gateway's own (contract §4)."""
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+Fields = Iterable[tuple[str, str]]
+
+#: Fields about one connection only (RFC 9110 §7.6.1).
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+#: Fields of a request that the gateway sets itself, or that were answered already (`expect`).
+_REPLACED: Final = frozenset(
+    {
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-forwarded-server",
+        "x-real-ip",
+        "x-request-id",
+    }
+)
+#: Fields of a response that are only ever the gateway's.
+_OURS: Final = frozenset({"x-gateway-error", "x-request-id", "target-pod", "routing-strategy"})
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def request_id(given: str | None) -> str:
+    """The client's id if it is harmless everywhere it will be written, else a new one."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
+
+
+def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] = ()) -> bytes:
+    """The header lines of a request to an endpoint, without the empty line after them.
+
+    `own` are the gateway's fields; `drop` names further ones that don't pass, in lower case.
+    """
+    fields = list(fields)
+    dropped = HOP_BY_HOP | _REPLACED | _connection_options(fields) | set(drop)
+    lines = [f"{name}: {value}\r\n" for name, value in own.items()]
+    lines += [f"{name}: {value}\r\n" for name, value in fields if name.lower() not in dropped]
+    return "".join(lines).encode("latin-1")
+
+
+def for_client(fields: Fields) -> list[tuple[str, str]]:
+    """The fields of an endpoint's response that pass to the client, repeated ones included."""
+    fields = list(fields)
+    dropped = HOP_BY_HOP | _OURS | _connection_options(fields)
+    return [(name, value) for name, value in fields if name.lower() not in dropped]
+
+
+def _connection_options(fields: Fields) -> set[str]:
+    """The fields that `Connection` declares to be about this connection."""
+    return {
+        option.strip().lower()
+        for name, value in fields
+        if name.lower() == "connection"
+        for option in value.split(",")
+    }

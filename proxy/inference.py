@@ -1,0 +1,235 @@
+"""An inference request from its arrival to the answer that goes back: the order of the steps."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+)
+from werkzeug.wrappers import Request, Response
+
+from cache.store import EndpointsStale, EndpointsUnknown
+from proxy.body import AnswerBody
+from proxy.drain import Drain
+from proxy.errors import GatewayError
+from proxy.forwarder import Answer, Forwarder
+from proxy.headers import for_client, request_id
+from proxy.keys import ApiKeys
+from proxy.record import RequestRecord
+from proxy.request import InferenceRequest, model_of
+from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
+
+log = logging.getLogger("gateway.proxy")
+
+STRATEGY_HEADER = "routing-strategy"
+_CODES: dict[type[Exception], str] = {
+    NoReadyEndpoints: "no_ready_endpoints",
+    ModelUnknown: "model_not_found",
+    UnknownStrategy: "unknown_strategy",
+    EndpointsUnknown: "endpoints_unknown",
+    EndpointsStale: "endpoints_stale",
+}
+
+
+class InferenceHandler:
+    """Answers inference requests.
+
+    At most `capacity` are answered at once; one more is told so at once instead of waiting unseen.
+    `retry_after` is in seconds, `max_body_bytes` bounds a request's body, `keys` are checked where
+    they are configured.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        forwarder: Forwarder,
+        drain: Drain,
+        *,
+        capacity: int,
+        max_body_bytes: int,
+        retry_after: int,
+        keys: ApiKeys | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._router = router
+        self._forwarder = forwarder
+        self._drain = drain
+        self._places = threading.BoundedSemaphore(capacity)
+        self._capacity = capacity
+        self._max_body_bytes = max_body_bytes
+        self._retry_after = retry_after
+        self._keys = keys
+        self._clock = clock
+
+    def handle(self, request: Request) -> Response:
+        """Return the endpoint's answer, or the gateway's error. Raises nothing."""
+        record = self._record(request)
+        cleanup = ExitStack()
+        try:
+            return self._answer(request, record, cleanup)
+        except Exception as error:  # noqa: BLE001 - each becomes an answer, a bug a counted one
+            cleanup.close()
+            return self._refused(error, request, record)
+
+    def refuse(self, error: Exception, request: Request) -> Response:
+        """The answer to a request that failed before it was one for an endpoint."""
+        return self._refused(error, request, self._record(request))
+
+    def _record(self, request: Request) -> RequestRecord:
+        return RequestRecord(
+            request_id(request.headers.get("x-request-id")),
+            request.method,
+            request.path,
+            self._clock,
+        )
+
+    def _refused(self, error: Exception, request: Request, record: RequestRecord) -> Response:
+        if isinstance(error, ClientDisconnected):
+            record.aborted("sending")
+        if self._drain.over:
+            failure = GatewayError("gateway_draining", "the gateway's time to finish is over")
+        else:
+            failure = failure_of(error, request)
+        if failure.code == "internal_error":
+            log.error("a bug: request %s", record.request_id, exc_info=error)
+        record.failed(failure.code, failure.message)
+        record.finish(failure.kind.status)
+        headers = failure.response_headers(record.request_id, self._retry_after)
+        status = HTTPStatus(failure.kind.status)
+        return Response(failure.body(), f"{status.value} {status.phrase}", headers)
+
+    def authorize(self, request: Request) -> None:
+        """Raise `GatewayError` unless the request may be answered."""
+        if self._keys and not self._keys.admits(request.headers.get("authorization")):
+            raise GatewayError(
+                "invalid_api_key",
+                "a valid API key is required as 'Authorization: Bearer KEY'",
+                (("WWW-Authenticate", "Bearer"),),
+            )
+
+    def _answer(self, request: Request, record: RequestRecord, cleanup: ExitStack) -> Response:
+        target = _target(request)
+        self.authorize(request)
+        self._admit(cleanup)
+        strategy = request.headers.get(STRATEGY_HEADER, "").strip() or None
+        body = self._body(request)
+        model = self._model(request, body)
+        candidates = self._router.candidates(model, strategy)
+        record.routed(candidates.model, strategy)
+        answer = self._forwarder.forward(
+            InferenceRequest(
+                method=request.method,
+                target=target,
+                fields=tuple(request.headers.items()),
+                own_fields=_own_fields(request, record.request_id),
+                dropped_fields=("authorization",) if self._keys else (),
+                body=body,
+                replayable=not request.path.startswith("/v1/responses"),
+            ),
+            candidates,
+        )
+        cleanup.callback(answer.close)
+        record.answered(answer)
+        fields = for_client(answer.reply.head.fields)
+        fields.append(("x-request-id", record.request_id))
+        fields.append(("target-pod", answer.lease.endpoint.name))
+        if strategy:
+            fields.append((STRATEGY_HEADER, strategy))
+        return _PassedOn(answer, fields, AnswerBody(answer, record, self._drain, cleanup))
+
+    def _admit(self, cleanup: ExitStack) -> None:
+        if self._drain.over:
+            raise GatewayError("gateway_draining", "the gateway is stopping")
+        if not self._places.acquire(blocking=False):
+            raise GatewayError(
+                "gateway_overloaded",
+                f"the gateway is answering {self._capacity} requests, which is all it can",
+            )
+        cleanup.callback(self._places.release)
+
+    def _body(self, request: Request) -> bytes:
+        request.max_content_length = self._max_body_bytes
+        return request.get_data(cache=False)
+
+    def _model(self, request: Request, body: bytes) -> str | None:
+        if not self._router.needs_model:
+            return None
+        return model_of(
+            body,
+            request.headers.get("content-type", ""),
+            may_be_form=request.path.startswith("/v1/audio/"),
+        )
+
+
+def failure_of(error: Exception, request: Request) -> GatewayError:
+    """The contract's name for what went wrong; what has none is a bug of ours."""
+    if isinstance(error, GatewayError):
+        return error
+    if type(error) in _CODES:
+        return GatewayError(_CODES[type(error)], str(error))
+    if isinstance(error, RequestEntityTooLarge):
+        return GatewayError("body_too_large", f"the body has over {request.max_content_length} B")
+    if isinstance(error, ClientDisconnected):
+        return GatewayError("invalid_body", "the body broke off")
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        message = f"{request.path} takes {allowed} only, not {request.method}"
+        return GatewayError("method_not_allowed", message, (("Allow", allowed),))
+    if isinstance(error, NotFound):
+        return GatewayError("unknown_path", f"there is nothing at {request.path}")
+    if isinstance(error, HTTPException):
+        return GatewayError("bad_request", error.description or error.name)
+    return GatewayError("internal_error", "the gateway failed; its log says why")
+
+
+class _PassedOn(Response):
+    """An endpoint's answer, from which nothing is taken and to which nothing is added."""
+
+    default_mimetype = None
+
+    def __init__(self, answer: Answer, fields: Iterable[tuple[str, str]], body: AnswerBody) -> None:
+        head = answer.reply.head
+        super().__init__(status=f"{head.status} {head.reason}".rstrip(), headers=Headers(fields))
+        self._body = body
+
+    def get_wsgi_headers(self, environ: object) -> Headers:
+        """The fields as they are: werkzeug would rewrite `Location`, among others."""
+        return self.headers
+
+    def get_app_iter(self, environ: object) -> AnswerBody:
+        """The body, also where the status allows none: the server must close it."""
+        return self._body
+
+
+def _target(request: Request) -> str:
+    """Path and query as received; raises `GatewayError` if the path is not literally a known one.
+
+    Matching happened on the decoded path. One that is spelled differently (`%2f`) is not passed on,
+    because the endpoint could take it for another.
+    """
+    uri = str(request.environ.get("RAW_URI") or request.full_path)
+    if not uri.startswith("/"):  # absolute form, RFC 9112 §3.2.2
+        parts = urlsplit(uri)
+        uri = parts.path + (f"?{parts.query}" if parts.query else "")
+    if uri.partition("?")[0] != request.path:
+        raise GatewayError("unknown_path", f"there is nothing at {request.path}")
+    return uri
+
+
+def _own_fields(request: Request, an_id: str) -> dict[str, str]:
+    return {
+        "X-Request-Id": an_id,
+        "X-Forwarded-For": request.remote_addr or "unknown",
+        "X-Forwarded-Proto": request.scheme,
+        "X-Forwarded-Host": request.headers.get("host", ""),
+    }

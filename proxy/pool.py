@@ -1,0 +1,161 @@
+"""Connections kept for reuse, and responses that give theirs back when they are over."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+
+from cache.endpoints import Endpoint, Key
+from proxy.connection import Connection
+from proxy.failures import BodyDied, ResponseInvalid
+from proxy.framing import Body, Head, ProtocolError, Truncated, body_of
+
+
+class ConnectionPool:
+    """All connections to endpoints: those in use, and idle ones, the most recently used first.
+
+    At most `per_endpoint` idle ones are kept, none longer than `max_idle` seconds. `clock` is
+    monotonic.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, per_endpoint: int, max_idle: float = 30.0
+    ) -> None:
+        self._clock = clock
+        self._per_endpoint = per_endpoint
+        self._max_idle = max_idle
+        self._lock = threading.Lock()  # guards: _idle, _in_use
+        self._idle: dict[Key, deque[Connection]] = {}
+        self._in_use: set[Connection] = set()
+
+    def take(self, endpoint: Endpoint, connect_timeout: float, *, fresh: bool) -> Connection:
+        """An idle connection that is still good, unless it is to be `fresh`; else a new one.
+
+        Raises `ConnectFailed`.
+        """
+        connection = None if fresh else self._take_idle(endpoint.key)
+        if connection is None:
+            connection = Connection(endpoint, connect_timeout)
+        with self._lock:
+            self._in_use.add(connection)
+        return connection
+
+    def _take_idle(self, key: Key) -> Connection | None:
+        while True:
+            with self._lock:
+                idle = self._idle.get(key)
+                if not idle:
+                    return None
+                connection = idle.pop()
+            young = self._clock() - connection.idle_since < self._max_idle
+            if young and connection.is_clean():
+                connection.reused = True
+                return connection
+            connection.close()
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that is not to be used again."""
+        with self._lock:
+            self._in_use.discard(connection)
+        connection.close()
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep `connection` for the next request."""
+        connection.idle_since = self._clock()
+        surplus = None
+        with self._lock:
+            self._in_use.discard(connection)
+            idle = self._idle.setdefault(connection.key, deque())
+            idle.append(connection)
+            if len(idle) > self._per_endpoint:
+                surplus = idle.popleft()
+        if surplus is not None:
+            surplus.close()
+
+    def prune(self, keys: Collection[Key]) -> None:
+        """Close what idles too long, and all connections to endpoints other than `keys`."""
+        oldest = self._clock() - self._max_idle
+        closing: list[Connection] = []
+        with self._lock:
+            for key, idle in list(self._idle.items()):
+                while idle and (key not in keys or idle[0].idle_since < oldest):
+                    closing.append(idle.popleft())
+                if not idle:
+                    del self._idle[key]
+        for connection in closing:
+            connection.close()
+
+    def shut_down_all(self) -> None:
+        """End all connections in use under the threads that use them."""
+        with self._lock:
+            in_use = list(self._in_use)
+        for connection in in_use:
+            connection.shut_down()
+
+    def sizes(self) -> dict[Key, int]:
+        """How many connections idle for each endpoint."""
+        with self._lock:
+            return {key: len(idle) for key, idle in self._idle.items()}
+
+
+class Stream:
+    """A response's body, read as it arrives; it closes or gives back its connection itself."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        pool: ConnectionPool,
+        head: Head,
+        received: bytes,
+        idle_timeout: float,
+    ) -> None:
+        """Begin behind `head`; raises `ResponseInvalid` if the framing is not valid."""
+        try:
+            self._body: Body = body_of(head)
+        except ProtocolError as error:
+            raise ResponseInvalid("protocol_error", str(error)) from error
+        self._connection = connection
+        self._pool = pool
+        self._keeps_alive = head.keeps_alive
+        self._received = received
+        self._idle_timeout = idle_timeout
+        self._closed = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._body.complete
+
+    def read(self) -> bytes:
+        """The next content, as soon as there is any; empty at the end.
+
+        Raises `BodyDied` and `BodyIdle`.
+        """
+        while not self._body.complete:
+            if self._body.error is not None:
+                raise BodyDied("protocol_error", str(self._body.error)) from self._body.error
+            data, self._received = self._received, b""
+            if not data:
+                data = self._connection.receive(self._idle_timeout)
+                if not data:
+                    self._end()
+                    break
+            content = self._body.feed(data)
+            if content:
+                return content
+        return b""
+
+    def _end(self) -> None:
+        try:
+            self._body.end()
+        except Truncated as error:
+            raise BodyDied("died", str(error)) from error
+
+    def close(self) -> None:
+        """Give the connection back if it may carry another request, else close it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._body.complete and self._body.reusable and self._keeps_alive:
+            self._pool.give_back(self._connection)
+        else:
+            self._pool.discard(self._connection)

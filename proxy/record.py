@@ -1,0 +1,98 @@
+"""What is written down of one request: its log line and its metrics, once, at its end."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from metrics import (
+    CLIENT_ABORTS,
+    ERRORS,
+    FIRST_BYTE_SECONDS,
+    IN_FLIGHT,
+    REQUEST_SECONDS,
+    REQUESTS,
+    STREAM_BYTES,
+    UNKNOWN_MODEL,
+)
+from proxy.forwarder import Answer
+
+log = logging.getLogger("gateway.requests")
+
+
+class RequestRecord:
+    """One inference request, from its arrival to its last byte. `clock` is monotonic.
+
+    Never holds bodies, keys or query strings.
+    """
+
+    def __init__(self, request_id: str, method: str, path: str, clock: Callable[[], float]) -> None:
+        self.request_id = request_id
+        self._clock = clock
+        self._started = clock()
+        self._first_byte: float | None = None
+        self._lock = threading.Lock()  # guards: _finished
+        self._finished = False
+        self._model = UNKNOWN_MODEL
+        self._bytes = 0
+        self._in_flight = False
+        self._facts: dict[str, object] = {"method": method, "path": path}
+
+    def routed(self, model: str, strategy: str | None) -> None:
+        """The request's model is known to exist; from now on it counts as in flight."""
+        self._model = model
+        if strategy:
+            self._facts["strategy"] = strategy
+        self._in_flight = True
+        IN_FLIGHT.labels(model).inc()
+
+    def answered(self, answer: Answer) -> None:
+        """An endpoint's answer is being passed on."""
+        endpoint = answer.lease.endpoint
+        self._facts["endpoint"] = endpoint.authority
+        self._facts["pod"] = endpoint.pod
+        self._facts["attempts"] = answer.attempts
+
+    def passed(self, size: int) -> None:
+        """`size` bytes of the body were handed on."""
+        if self._first_byte is None:
+            self._first_byte = self._clock() - self._started
+            FIRST_BYTE_SECONDS.labels(self._model).observe(self._first_byte)
+        self._bytes += size
+
+    def failed(self, code: str, message: str) -> None:
+        """The gateway made an error of `code`."""
+        ERRORS.labels(code).inc()
+        self._facts["error"] = code
+        self._facts["reason"] = message
+
+    def aborted(self, phase: str) -> None:
+        """The client left; `phase` is `sending` or `receiving`."""
+        CLIENT_ABORTS.labels(phase).inc()
+        self._facts["client_left"] = phase
+
+    def finish(self, status: int) -> None:
+        """Count and log the request. Only the first call does."""
+        with self._lock:
+            if self._finished:
+                return
+            self._finished = True
+        seconds = self._clock() - self._started
+        if self._in_flight:
+            IN_FLIGHT.labels(self._model).dec()
+        REQUESTS.labels(self._model, str(status)).inc()
+        REQUEST_SECONDS.labels(self._model).observe(seconds)
+        if self._bytes:
+            STREAM_BYTES.inc(self._bytes)
+        facts = {
+            "request_id": self.request_id,
+            **self._facts,
+            "model": self._model,
+            "status": status,
+            "bytes": self._bytes,
+            "seconds": round(seconds, 4),
+            "first_byte_seconds": None if self._first_byte is None else round(self._first_byte, 4),
+        }
+        # A client's mistake is no trouble of ours; an answer that broke off is, whatever its status.
+        broke_off = "error" in facts and status < 400
+        level = logging.WARNING if status >= 500 or broke_off else logging.INFO
+        log.log(level, "%s %s %d", facts["method"], facts["path"], status, extra={"facts": facts})

@@ -1,0 +1,110 @@
+"""An inference request, and how its model is found in its body."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from proxy.errors import GatewayError
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A request that is to be forwarded.
+
+    `target` is path and query as received; `fields` are the client's header fields, of which
+    `dropped_fields` (in lower case) don't pass; `own_fields` are those the gateway adds.
+    `replayable` says whether it may run twice.
+    """
+
+    method: str
+    target: str
+    fields: tuple[tuple[str, str], ...]
+    own_fields: Mapping[str, str]
+    dropped_fields: tuple[str, ...]
+    body: bytes
+    replayable: bool
+
+
+def model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
+    """The `model` that a request's body names.
+
+    Raises `GatewayError` with `invalid_body` or `missing_model`. A body that two JSON parsers could
+    read differently (two `model` keys, `NaN`) is invalid: the endpoint must not see another model
+    than the gateway did.
+    """
+    if may_be_form and parse_options_header(content_type)[0] == "multipart/form-data":
+        model = _form(body, content_type).get("model")
+    else:
+        model = _json_object(body).get("model")
+    if model is None or model == "":
+        raise GatewayError("missing_model", "the request names no model")
+    if not isinstance(model, str):
+        raise GatewayError("missing_model", "the request's model is not a string")
+    return model
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        # RFC 8259 §8.1: JSON between systems is UTF-8, so nothing is guessed.
+        document = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_not_json
+        )
+    except RecursionError:
+        raise GatewayError("invalid_body", "the body's JSON is nested too deeply") from None
+    except ValueError as error:
+        raise GatewayError("invalid_body", f"the body is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise GatewayError("invalid_body", "the body is not a JSON object")
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs) and sum(name == "model" for name, _ in pairs) > 1:
+        raise ValueError("the key 'model' is there twice")
+    return document
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _form(body: bytes, content_type: str) -> Mapping[str, str]:
+    _, options = parse_options_header(content_type)
+    parser = FormDataParser(stream_factory=_discard, silent=False)
+    try:
+        _, form, _ = parser.parse(io.BytesIO(body), "multipart/form-data", len(body), dict(options))
+    except (HTTPException, ValueError) as error:
+        raise GatewayError("invalid_body", f"the body is not a valid form: {error}") from None
+    return form
+
+
+class _Discard(io.RawIOBase):
+    """Takes a form's files and keeps nothing: they are forwarded as they came."""
+
+    def writable(self) -> bool:
+        """A file can be written."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Forget `data`."""
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go nowhere."""
+        return 0
+
+
+def _discard(
+    total_content_length: int | None,
+    content_type: str | None,
+    filename: str | None,
+    content_length: int | None = None,
+) -> IO[bytes]:
+    return _Discard()  # type: ignore[return-value]  # werkzeug writes and seeks only

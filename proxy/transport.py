@@ -1,0 +1,139 @@
+"""The wire, as a transport adapter of `requests`.
+
+`requests`' own adapter can't carry an inference gateway: it takes a `103` for the answer, accepts a
+response with two framings, hides a truncated one, rewrites the target, and does not tell whether a
+connection that failed was a fresh one. A transport adapter is its extension point for that.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.adapters import BaseAdapter
+
+from cache.endpoints import Endpoint
+from proxy.framing import Head
+from proxy.headers import for_upstream
+from proxy.pool import ConnectionPool, Stream
+from proxy.request import InferenceRequest
+
+_NO_PROXIES: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An endpoint's answer: its head, and its body as it comes."""
+
+    head: Head
+    stream: Stream
+
+
+class _Outgoing(requests.PreparedRequest):
+    """A request that is sent as it is: nothing of it is normalised, re-quoted or added to."""
+
+    def __init__(self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool) -> None:
+        super().__init__()
+        self.method = request.method
+        self.url = f"http://{endpoint.authority}{request.target}"
+        self.payload = request.body
+        self.endpoint = endpoint
+        self.fresh = fresh
+        own = {
+            "Host": endpoint.authority,
+            **request.own_fields,
+            "Content-Length": str(len(request.body)),
+        }
+        line = f"{request.method} {request.target} HTTP/1.1\r\n".encode("latin-1")
+        self.head = line + for_upstream(request.fields, own, drop=request.dropped_fields) + b"\r\n"
+
+
+class _Incoming(requests.Response):
+    """A response that keeps its head as it came, repeated fields included."""
+
+    def __init__(self, request: requests.PreparedRequest, head: Head, stream: Stream) -> None:
+        super().__init__()
+        self.request = request
+        self.status_code = head.status
+        self.reason = head.reason
+        self.raw = stream  # as `requests` names it
+        self.stream = stream
+        self.head = head
+
+
+class EndpointAdapter(BaseAdapter):
+    """Sends requests to endpoints, on pooled connections where one is good."""
+
+    def __init__(
+        self, pool: ConnectionPool, clock: Callable[[], float], *, idle_timeout: float
+    ) -> None:
+        super().__init__()
+        self._pool = pool
+        self._clock = clock
+        self._idle_timeout = idle_timeout
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Send and wait for the head; `timeout` is (connect, first byte) in seconds.
+
+        Raises `UpstreamFailure`s.
+        """
+        if not isinstance(request, _Outgoing):
+            raise TypeError("this adapter sends requests to endpoints only")
+        connect_timeout, first_byte_timeout = timeout
+        connection = self._pool.take(request.endpoint, connect_timeout, fresh=request.fresh)
+        try:
+            deadline = self._clock() + first_byte_timeout
+            connection.send(request.head, request.payload, first_byte_timeout)
+            head, received = connection.receive_head(deadline, self._clock)
+            body = Stream(connection, self._pool, head, received, self._idle_timeout)
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        return _Incoming(request, head, body)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._pool.prune(())
+
+
+class Transport:
+    """Exchanges with endpoints: no environment proxies, no netrc, no cookies, no redirects."""
+
+    def __init__(
+        self, adapter: EndpointAdapter, *, connect_timeout: float, first_byte_timeout: float
+    ) -> None:
+        self._timeout = (connect_timeout, first_byte_timeout)
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.mount("http://", adapter)
+
+    def exchange(
+        self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool = False
+    ) -> Reply:
+        """Send `request` and wait for the response's head; `fresh` avoids pooled connections.
+
+        Raises `UpstreamFailure`s.
+        """
+        response = self._session.send(
+            _Outgoing(endpoint, request, fresh=fresh),
+            stream=True,
+            timeout=self._timeout,
+            allow_redirects=False,
+            proxies=_NO_PROXIES,
+        )
+        assert isinstance(response, _Incoming)  # noqa: S101 - our adapter made it
+        return Reply(response.head, response.stream)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Redirects are passed on; `requests` would read the body to see where one leads."""
+        return
