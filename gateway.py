@@ -1,0 +1,146 @@
+"""The front door: the Flask application and its routes, and how it is made from the environment."""
+
+import os
+import time
+from pathlib import Path
+
+from flask import Flask, jsonify, request
+from flask.typing import ResponseReturnValue
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from werkzeug.wrappers import Response
+
+import status
+from cache.kubernetes import KubernetesSource
+from cache.source import FileSource, Source
+from exposition import GatewayCollector
+from parts import Gateway, build
+from settings import Settings
+
+#: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
+INFERENCE_PATHS = tuple(
+    f"/v1/{name}"
+    for name in (
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "responses",
+        "messages",
+        "rerank",
+        "score",
+        "classify",
+        "images/generations",
+        "audio/transcriptions",
+        "audio/translations",
+        "audio/speech",
+    )
+)
+
+
+class GatewayApp(Flask):
+    """The Flask application; the server's hooks find its gateway here."""
+
+    gateway: Gateway
+
+
+def create_app(gateway: Gateway) -> GatewayApp:
+    """The application over `gateway`, which it neither starts nor stops."""
+    app = GatewayApp(__name__, static_folder=None)
+    app.gateway = gateway
+    app.url_map.merge_slashes = False  # a path is what it says, or unknown
+    app.url_map.strict_slashes = False
+    _add_inference(app)
+    _add_models(app)
+    _add_probes(app)
+    _add_errors(app)
+    return app
+
+
+def from_environ() -> GatewayApp:
+    """The application as the environment describes it; one per worker process.
+
+    Raises `SettingsError` and `SourceUnavailable`, which the server's start has ruled out before.
+    """
+    settings = Settings.from_environ(os.environ)
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return create_app(
+        build(settings, source_of(settings), directory=Path(directory) if directory else None)
+    )
+
+
+def source_of(settings: Settings) -> Source:
+    """Where slices come from; raises `SourceUnavailable` with what was looked for and where."""
+    if settings.source_file is not None:
+        return FileSource(settings.source_file)
+    return KubernetesSource(settings.namespace, settings.selector)
+
+
+def _add_inference(app: GatewayApp) -> None:
+    inference = app.gateway.inference
+
+    def answer() -> ResponseReturnValue:
+        return inference.handle(request)
+
+    for path in (*INFERENCE_PATHS, *app.gateway.settings.extra_paths):
+        app.add_url_rule(
+            path,
+            endpoint=path,
+            view_func=answer,
+            methods=["POST"],
+            strict_slashes=True,
+            provide_automatic_options=False,
+        )
+
+
+def _add_models(app: GatewayApp) -> None:
+    @app.get("/v1/models")
+    def list_models() -> ResponseReturnValue:
+        app.gateway.inference.authorize(request)
+        return jsonify(status.models(app.gateway))
+
+    @app.get("/v1/models/<path:name>")
+    def get_model(name: str) -> ResponseReturnValue:
+        app.gateway.inference.authorize(request)
+        return jsonify(status.model(app.gateway, name.rstrip("/")))
+
+
+def _add_probes(app: GatewayApp) -> None:
+    registry = CollectorRegistry()
+    registry.register(_collector(app.gateway))
+
+    @app.get("/healthz")
+    def healthz() -> ResponseReturnValue:
+        document, ready = status.health(app.gateway)
+        return jsonify(document), 200 if ready else 503
+
+    @app.get("/livez")
+    def livez() -> ResponseReturnValue:
+        return jsonify({"status": "alive"})
+
+    @app.get("/metrics")
+    def metrics() -> ResponseReturnValue:
+        return generate_latest(registry), {"Content-Type": CONTENT_TYPE_LATEST}
+
+    @app.get("/status")
+    @app.get("/status.json")
+    def overview() -> ResponseReturnValue:
+        return jsonify(status.overview(app.gateway))
+
+
+def _collector(gateway: Gateway) -> GatewayCollector:
+    counted = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    return GatewayCollector(
+        counted,
+        gateway.pools,
+        lambda: frozenset(key for facts in gateway.peers.ask() for key in facts.set_aside),
+        time.monotonic,
+    )
+
+
+def _add_errors(app: GatewayApp) -> None:
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        return app.gateway.inference.refuse(error, request)

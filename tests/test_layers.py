@@ -1,0 +1,58 @@
+"""The import rules of the top-level modules; `make test` checks those of the packages."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {path.stem for path in ROOT.glob("*.py")} | {
+    "cache",
+    "proxy",
+    "routing",
+    "simulator",
+    "bench",
+}
+
+#: What each may import of ours; every module there is must be listed.
+ALLOWED = {
+    "metrics": set(),
+    "logs": set(),
+    "settings": {"routing"},
+    "peers": {"cache"},
+    "exposition": {"cache"},
+    "parts": {"cache", "peers", "proxy", "routing", "settings"},
+    "status": {"cache", "exposition", "parts"},
+    "gateway": {"cache", "exposition", "parts", "proxy", "settings", "status"},
+    "gunicorn.conf": {"cache", "gateway", "logs", "settings"},
+    "cache": {"cache", "metrics"},
+    "routing": {"cache", "routing"},
+    "proxy": {"cache", "metrics", "proxy", "routing"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names} & OURS
+
+
+def sources() -> list[tuple[str, Path]]:
+    modules = [(path.stem, path) for path in ROOT.glob("*.py")]
+    rooms = [
+        (p.parent.name, p)
+        for room in ("cache", "routing", "proxy")
+        for p in (ROOT / room).rglob("*.py")
+    ]
+    return sorted(modules + rooms)
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), sources(), ids=lambda value: getattr(value, "name", value)
+)
+def test_a_module_imports_only_what_its_room_may_know(room: str, path: Path) -> None:
+    assert imported(path) <= ALLOWED[room]
