@@ -44,8 +44,9 @@ class Connection:
 
     def is_clean(self) -> bool:
         """Whether an idle connection is still open, and silent as it must be."""
+        self._socket.settimeout(0)  # with a timeout Python waits for data, whatever the flags say
         try:
-            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:

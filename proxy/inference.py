@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from flask import Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import (
     ClientDisconnected,
@@ -16,7 +17,7 @@ from werkzeug.exceptions import (
     NotFound,
     RequestEntityTooLarge,
 )
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Request
 
 from cache.store import EndpointsStale, EndpointsUnknown
 from proxy.body import AnswerBody
@@ -195,7 +196,7 @@ def failure_of(error: Exception, request: Request) -> GatewayError:
 class _PassedOn(Response):
     """An endpoint's answer, from which nothing is taken and to which nothing is added."""
 
-    default_mimetype = None
+    default_mimetype = None  # an answer without a Content-Type stays without
 
     def __init__(self, answer: Answer, fields: Iterable[tuple[str, str]], body: AnswerBody) -> None:
         head = answer.reply.head

@@ -92,7 +92,7 @@ class RequestRecord:
             "seconds": round(seconds, 4),
             "first_byte_seconds": None if self._first_byte is None else round(self._first_byte, 4),
         }
-        # A client's mistake is no trouble of ours; an answer that broke off is, whatever its status.
+        # A client's mistake is no trouble of ours; an answer that broke off is.
         broke_off = "error" in facts and status < 400
         level = logging.WARNING if status >= 500 or broke_off else logging.INFO
         log.log(level, "%s %s %d", facts["method"], facts["path"], status, extra={"facts": facts})
