@@ -124,9 +124,10 @@ class InferenceHandler:
         self._admit(cleanup)
         strategy = request.headers.get(STRATEGY_HEADER, "").strip() or None
         body = self._body(request)
-        model = self._model(request, body)
+        model = self._router.known(self._model(request, body))
+        record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)
-        record.routed(candidates.model, strategy)
+        record.begins()
         answer = self._forwarder.forward(
             InferenceRequest(
                 method=request.method,

@@ -37,13 +37,16 @@ class RequestRecord:
         self._in_flight = False
         self._facts: dict[str, object] = {"method": method, "path": path}
 
-    def routed(self, model: str, strategy: str | None) -> None:
-        """The request's model is known to exist; from now on it counts as in flight."""
+    def names(self, model: str, strategy: str | None) -> None:
+        """The request is for `model`, which exists, with the strategy it asks for."""
         self._model = model
         if strategy:
-            self._facts["strategy"] = strategy
+            self._facts["strategy"] = strategy[:100]
+
+    def begins(self) -> None:
+        """From now on it counts as in flight."""
         self._in_flight = True
-        IN_FLIGHT.labels(model).inc()
+        IN_FLIGHT.labels(self._model).inc()
 
     def answered(self, answer: Answer) -> None:
         """An endpoint's answer is being passed on."""

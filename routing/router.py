@@ -54,8 +54,15 @@ class Router:
         """Whether a request must name its model."""
         return not self._service
 
-    def candidates(self, model: str | None, strategy: str | None) -> "Candidates":
-        """Begin to choose for one request.
+    def known(self, model: str | None) -> str:
+        """The model a request is for, whatever it names in single-service mode.
+
+        Raises `ModelUnknown`, and what `SnapshotStore.snapshot` raises.
+        """
+        return self.pool(self._service or model or "").model
+
+    def candidates(self, model: str, strategy: str | None) -> "Candidates":
+        """Begin to choose for one request, by the default strategy if it names none.
 
         Raises `UnknownStrategy`, `ModelUnknown`, `NoReadyEndpoints`, and what
         `SnapshotStore.snapshot` raises.
@@ -64,9 +71,8 @@ class Router:
         if chosen is None:
             known = ", ".join(sorted(self._strategies))
             raise UnknownStrategy(f"unknown routing strategy {strategy!r}; known are: {known}")
-        name = self._service or model or ""
-        self.eligible(name)
-        return Candidates(self, name, chosen)
+        self.eligible(model)
+        return Candidates(self, model, chosen)
 
     def eligible(self, model: str) -> tuple[Endpoint, ...]:
         """The endpoints of `model` that may get a request now; raises as `candidates` does."""
