@@ -1,0 +1,1 @@
+"""Benchmarks of what runs for every request and for every list."""
