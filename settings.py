@@ -1,5 +1,6 @@
 """The gateway's settings: environment variables, read once and validated at start."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -36,7 +37,8 @@ def _integer(at_least: int, at_most: int) -> Parser[int]:
     allowed = f"a whole number from {at_least} to {at_most}"
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not at_least <= int(text) <= at_most:
+        digits = text.isascii() and text.isdigit() and len(text) < 20
+        if not digits or not at_least <= int(text) <= at_most:
             raise ValueError(allowed)
         return int(text)
 
@@ -64,6 +66,18 @@ def _text(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if not _DNS_LABEL.fullmatch(text):
+        raise ValueError("a name of at most 63 small letters, digits and hyphens")
+    return text
+
+
+def _selector(text: str) -> str:
+    if not _SELECTOR.fullmatch(text):
+        raise ValueError("a label selector such as 'team=blue,tier in (a, b),!canary'")
+    return text
+
+
 def _source_file(text: str) -> str | None:
     if text == "kubernetes":
         return None
@@ -76,9 +90,21 @@ def _source_file(text: str) -> str | None:
 def _paths(text: str) -> tuple[str, ...]:
     paths = tuple(part.strip() for part in text.split(",") if part.strip())
     for path in paths:
-        if not path.startswith("/") or set(path) & set(" ?#%<>"):
+        if not _PATH.fullmatch(path):
             raise ValueError("comma-separated paths, each starting with '/', without query or '%'")
     return paths
+
+
+_PATH = re.compile(r"/[^\x00-\x20?#%<>\x7f-\U0010ffff]*")
+_DNS_LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_WORD = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_KEY = f"([a-z0-9][-a-z0-9.]*/)?{_WORD}"
+_VALUE = f"({_WORD})?"
+_REQUIREMENT = (
+    rf" *(! *{_KEY}|{_KEY}( *(==?|!=) *{_VALUE}"
+    rf"| +(in|notin) *\( *{_VALUE}( *, *{_VALUE})* *\))?) *"
+)
+_SELECTOR = re.compile(f"{_REQUIREMENT}(,{_REQUIREMENT})*")
 
 
 def _setting(name: str, parse: Parser[Any], default: object) -> Any:
@@ -91,10 +117,10 @@ class Settings:
     """Everything an operator can choose. Times are seconds. The README's table explains each."""
 
     source_file: str | None = _setting("GATEWAY_SOURCE", _source_file, None)
-    namespace: str = _setting("GATEWAY_NAMESPACE", _text, "")
-    label_selector: str = _setting("GATEWAY_SELECTOR", _text, "model.aibrix.ai/name")
-    service: str = _setting("GATEWAY_SERVICE", _text, "")
-    port_name: str = _setting("GATEWAY_PORT_NAME", _text, "")
+    namespace: str = _setting("GATEWAY_NAMESPACE", _name, "")
+    label_selector: str = _setting("GATEWAY_SELECTOR", _selector, "model.aibrix.ai/name")
+    service: str = _setting("GATEWAY_SERVICE", _name, "")
+    port_name: str = _setting("GATEWAY_PORT_NAME", _name, "")
     poll_seconds: float = _setting("GATEWAY_POLL_SECONDS", _seconds(0.1, 3600), 2.0)
     watch: bool = _setting("GATEWAY_WATCH", _boolean, True)
     cache_ttl: float = _setting("GATEWAY_CACHE_TTL", _seconds(1), 600.0)
@@ -136,7 +162,11 @@ class Settings:
                     values[item.name] = item.metadata["parse"](text)
                 except ValueError as error:
                     raise SettingsError(name, text, str(error)) from None
-        return cls(**values)
+        settings = cls(**values)
+        if settings.cache_ttl <= settings.poll_seconds:
+            allowed = f"more than GATEWAY_POLL_SECONDS, which is {settings.poll_seconds:g}"
+            raise SettingsError("GATEWAY_CACHE_TTL", f"{settings.cache_ttl:g}", allowed)
+        return settings
 
     @property
     def selector(self) -> str:

@@ -13,15 +13,19 @@ from metrics import LISTED_AT, POLLS, SKIPPED, WATCHES
 
 log = logging.getLogger("gateway.discovery")
 
+#: The wait after the first failed poll, which is doubled with each further one: one hiccup of the
+#: API server shall not hide changes for a long interval.
+FIRST_BACKOFF_SECONDS = 1.0
 #: A wait after failed polls is at most this many poll intervals, whatever `Retry-After` says.
 MAX_BACKOFF_INTERVALS = 5
 #: Before the first good list nobody can be served, so a failed one is repeated at least so often.
 FIRST_LIST_RETRY_SECONDS = 0.5
-#: Without a sign of life for this long, on top of the interval, the thread counts as stuck. Every
-#: wait of a step is bounded well below it.
+#: The thread counts as stuck when its next sign of life is overdue by this long. Whatever it does
+#: without announcing how long is bounded well below it.
 STUCK_SECONDS = 60.0
-#: A watch that was forbidden is tried again after this long: rights may have been granted.
-WATCH_AGAIN_SECONDS = 300.0
+#: A watch that was forbidden is tried again after this long: rights may have been granted, or an
+#: API server was only starting, which forbids everything for some milliseconds.
+WATCH_AGAIN_SECONDS = 60.0
 
 
 class Poller:
@@ -58,12 +62,13 @@ class Poller:
         self._failed_watches = 0
         self._warned_of_watch = False
         self._last_failure: str | None = None
-        self._last_sign = clock()
+        self._sign_due = clock()
         self._died: str | None = None
         self._thread = threading.Thread(target=self.run, name="poller", daemon=True)
 
     def start(self) -> None:
         """Start the thread. Once per process, after the fork."""
+        LISTED_AT.set(0.0)  # never yet, which must not look like a worker that is not there
         self._thread.start()
 
     def stop(self) -> None:
@@ -76,9 +81,10 @@ class Poller:
             while not self._stopping.is_set():
                 self.step()
         except Exception as error:  # noqa: BLE001 - its consequence is the end of the thread
-            self._died = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
             POLLS.labels("internal_error").inc()
-            log.critical("discovery died and needs a restart: %s", self._died)
+            log.critical("discovery died and needs a restart: %s", reason)
+            self._died = reason
 
     def trouble(self) -> str | None:
         """Why this thread can't be relied on, or None if it is well."""
@@ -86,9 +92,9 @@ class Poller:
             return f"the discovery thread died: {self._died}"
         if not self._thread.is_alive():
             return "the discovery thread is not running"
-        silent = self._clock() - self._last_sign
-        if silent > self._poll_seconds + STUCK_SECONDS:
-            return f"the discovery thread has been stuck for {silent:.0f} s"
+        overdue = self._clock() - self._sign_due
+        if overdue > STUCK_SECONDS:
+            return f"the discovery thread has been stuck for {overdue:.0f} s"
         return None
 
     @property
@@ -106,26 +112,26 @@ class Poller:
             return
         self._list_succeeded()
         self._publish(self._slices.replace(listing.items), started)
-        due = started + self._poll_seconds
+        # A server so slow that the next list is due already gets a pause all the same.
+        due = max(started + self._poll_seconds, self._clock() + self._poll_seconds / 2)
         if listing.resource_version is not None and self._clock() >= self._watch_from:
             self._watch(listing.resource_version, started, due)
         else:
-            self._wait(max(0.0, due - self._clock()))
+            self._pause(due - self._clock())
 
     def _watch(self, version: str, listed_at: float, due: float) -> None:
         """Apply changes until `due`. Whatever ends the watch, the next step's list repairs it."""
         try:
             while (remaining := due - self._clock()) > 0 and not self._stopping.is_set():
-                opened = self._clock()
+                opened = self._sign_of_life(then=remaining)
                 for event in self._source.watch(version, remaining):
-                    self._sign_of_life()
+                    self._sign_of_life(then=due - self._clock())
                     version = _version_of(event.object) or version
                     if event.kind != "BOOKMARK":
                         self._publish(self._slices.apply(event.kind, event.object), listed_at)
-                self._failed_watches = 0
-                WATCHES.labels("ok").inc()
+                self._watch_succeeded()
                 if self._clock() - opened < remaining / 2:
-                    self._wait(min(remaining, 0.1))  # a server that hangs up at once
+                    self._pause(min(remaining, 0.1))  # a server that hangs up at once
         except SourceError as error:
             self._watch_failed(error, due)
 
@@ -149,28 +155,37 @@ class Poller:
         """Count it, say it once, keep what is known, and wait longer each time."""
         POLLS.labels(error.kind).inc()
         self._failures += 1
-        if error.kind != self._last_failure:
+        first_of_its_kind = error.kind != self._last_failure
+        if first_of_its_kind:
             log.warning("EndpointSlices can't be listed (%s): %s", error.kind, error)
         self._last_failure = error.kind
         if error.kind == "unauthorized":
             self._renew_credentials()
-            if self._failures == 1:
+            if first_of_its_kind:
                 return  # with a new token the next list may succeed at once
-        self._wait(self._backoff(error.retry_after or 0.0))
+        self._pause(self._backoff(error.retry_after or 0.0))
 
     def _backoff(self, asked: float) -> float:
         longest = self._poll_seconds * MAX_BACKOFF_INTERVALS
-        doubled = self._poll_seconds * 2.0 ** min(self._failures - 1, 10)
-        seconds = min(max(doubled * (0.5 + self._jitter() / 2), asked), longest)
+        first = min(self._poll_seconds, FIRST_BACKOFF_SECONDS)
+        doubled = first * 2.0 ** min(self._failures - 1, 20)
+        seconds = min(doubled, longest) * (0.5 + self._jitter() / 2)
         if self._store.age() is None:
-            return min(seconds, FIRST_LIST_RETRY_SECONDS)
-        return seconds
+            seconds = min(seconds, FIRST_LIST_RETRY_SECONDS)
+        return max(seconds, min(asked, longest))
 
     def _renew_credentials(self) -> None:
         try:
             self._source.renew_credentials()
         except SourceError as error:
             log.warning("the credentials can't be read again: %s", error)
+
+    def _watch_succeeded(self) -> None:
+        WATCHES.labels("ok").inc()
+        self._failed_watches = 0
+        if self._warned_of_watch:
+            log.info("EndpointSlices can be watched again")
+        self._warned_of_watch = False
 
     def _watch_failed(self, error: SourceError, due: float) -> None:
         WATCHES.labels(error.kind).inc()
@@ -188,11 +203,17 @@ class Poller:
             self._renew_credentials()
         # One broken watch is followed by a list at once; a server that breaks every one is not.
         if self._failed_watches > 1 or error.kind == "forbidden":
-            self._wait(max(0.0, due - self._clock()))
+            self._pause(due - self._clock())
 
-    def _sign_of_life(self) -> float:
-        self._last_sign = self._clock()
-        return self._last_sign
+    def _pause(self, seconds: float) -> None:
+        self._sign_of_life(then=max(0.0, seconds))
+        self._wait(max(0.0, seconds))
+
+    def _sign_of_life(self, then: float = 0.0) -> float:
+        """Tell that the thread is well, and that it may be silent for the seconds of `then`."""
+        now = self._clock()
+        self._sign_due = now + then
+        return now
 
 
 def _version_of(item: object) -> str | None:

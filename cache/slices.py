@@ -5,13 +5,20 @@ the API leaves optional becomes plain here and nowhere else. A slice is read alo
 is counted and spoils nothing.
 """
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from cache.endpoints import Endpoint, Key, Pool, Snapshot
+from cache.fields import (
+    UnusableAddress,
+    choose_port,
+    condition,
+    list_of,
+    mapping,
+    name_of,
+    target_address,
+)
 
 MODEL_LABEL = "model.aibrix.ai/name"
 PORT_LABEL = "model.aibrix.ai/port"
@@ -45,28 +52,36 @@ def read_slice(raw: object, reading: Reading) -> ReadSlice:
     """Read one EndpointSlice.
 
     Never raises: what can't be understood is named in `skipped` by a reason (`malformed`, `label`,
-    `fqdn`, `port` for a whole slice; `malformed`, `address` for one endpoint of it).
+    `fqdn`, `port` for a whole slice; `malformed`, `address` for one endpoint of it). A slice that
+    still names its model makes that model known, whatever else is wrong with it.
     """
     try:
-        return _read_slice(raw, reading)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        # Any other shape than the API type's: there is no telling what was meant.
+        item = mapping(raw)
+        labels = mapping(item.get("metadata"), "labels")
+        model = labels.get(SERVICE_LABEL if reading.service else MODEL_LABEL)
+    except TypeError:
         return ReadSlice(None, skipped=("malformed",))
-
-
-def _read_slice(raw: Any, reading: Reading) -> ReadSlice:
-    labels = raw["metadata"].get("labels") or {}
-    model = labels.get(SERVICE_LABEL if reading.service else MODEL_LABEL)
-    if not isinstance(model, str) or not model or (reading.service and model != reading.service):
+    if not isinstance(model, str) or not model.isprintable() or not model:
         return ReadSlice(None, skipped=("label",))
-    entries = raw.get("endpoints") or []
-    if not isinstance(entries, list):
+    if reading.service and model != reading.service:
+        return ReadSlice(None, skipped=("label",))
+    try:
+        return _read_endpoints(item, model, labels.get(PORT_LABEL), reading)
+    except TypeError:
+        # Any other shape than the API type's: there is no telling what was meant.
         return ReadSlice(model, skipped=("malformed",))
+
+
+def _read_endpoints(
+    item: Mapping[str, Any], model: str, labelled_port: object, reading: Reading
+) -> ReadSlice:
+    """Read what a slice lists; raises `TypeError` for a slice of the wrong shape."""
+    entries = list_of(item, "endpoints")
+    if item.get("addressType") == "FQDN":
+        return ReadSlice(model, skipped=("fqdn",))
     if not entries:
         return ReadSlice(model)
-    if raw.get("addressType") == "FQDN":
-        return ReadSlice(model, skipped=("fqdn",))
-    port = _port(raw.get("ports") or [], labels.get(PORT_LABEL), reading.port_name)
+    port = choose_port(list_of(item, "ports"), labelled_port, reading.port_name)
     if port is None:
         return ReadSlice(model, skipped=("port",))
     endpoints: list[Endpoint] = []
@@ -74,83 +89,33 @@ def _read_slice(raw: Any, reading: Reading) -> ReadSlice:
     for entry in entries:
         try:
             endpoints.append(_read_endpoint(entry, port, reading))
-        except _UnusableAddress:
+        except UnusableAddress:
             skipped.append("address")
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (IndexError, TypeError, ValueError):
             skipped.append("malformed")
     return ReadSlice(model, tuple(endpoints), tuple(skipped))
 
 
-def _port(ports: list[Any], labelled: object, name: str) -> int | None:
-    """The port to use, by the first rule that finds one; None leaves the slice unusable."""
-    usable = [
-        (port.get("name") or "", port["port"])
-        for port in ports
-        if (port.get("protocol") or "TCP") == "TCP" and _is_port_number(port.get("port"))
-    ]
-    rules = (
-        [number for its_name, number in usable if name and its_name == name],
-        [number for _, number in usable if str(number) == labelled],
-        [number for _, number in usable if len(usable) == 1],
-        [number for its_name, number in usable if its_name == "http"],
-    )
-    return next((found[0] for found in rules if found), None)
-
-
-def _is_port_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65_536
-
-
-class _UnusableAddress(Exception):
-    """The address is one that must never be a target."""
-
-
-def _read_endpoint(entry: Any, port: int, reading: Reading) -> Endpoint:
-    address = entry["addresses"][0]  # "consumers must handle" only the first (API type)
-    if not _is_target(address, reading.allow_loopback):
-        raise _UnusableAddress(address)
-    conditions = entry.get("conditions") or {}
-    ready = _condition(conditions, "ready", absent=True)
-    serving = _condition(conditions, "serving", absent=True)
-    terminating = _condition(conditions, "terminating", absent=False)
-    target = entry.get("targetRef") or {}
+def _read_endpoint(raw: Any, port: int, reading: Reading) -> Endpoint:
+    entry = mapping(raw)
+    # All addresses of an entry are the same pod's; the API type calls for the first alone.
+    address = target_address(list_of(entry, "addresses")[0], reading.allow_loopback)
+    conditions = mapping(entry, "conditions")
+    ready = condition(conditions, "ready", absent=True)
+    serving = condition(conditions, "serving", absent=True)
+    terminating = condition(conditions, "terminating", absent=False)
+    target = mapping(entry, "targetRef")
     return Endpoint(
         address=address,
         port=port,
-        pod=_name(target.get("name")) if target.get("kind", "Pod") == "Pod" else None,
-        zone=_name(entry.get("zone")),
-        node=_name(entry.get("nodeName")),
+        pod=name_of(target, "name") if target.get("kind", "Pod") == "Pod" else None,
+        zone=name_of(entry, "zone"),
+        node=name_of(entry, "nodeName"),
         ready=ready,
         serving=serving,
         terminating=terminating,
         routable=ready and not terminating and (serving or not reading.require_serving),
     )
-
-
-def _name(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value or None
-    raise TypeError(value)
-
-
-def _condition(conditions: Mapping[str, object], name: str, *, absent: bool) -> bool:
-    value = conditions.get(name)
-    if value is None:
-        return absent
-    if not isinstance(value, bool):
-        raise TypeError(name)
-    return value
-
-
-@lru_cache(maxsize=65_536)
-def _is_target(address: str, allow_loopback: bool) -> bool:
-    """Whether a pod may live there. Raises `ValueError` for what is no IP address."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped or ip.scope_id):
-        return False
-    if ip.is_loopback:
-        return allow_loopback
-    return not (ip.is_unspecified or ip.is_multicast or ip.is_link_local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +202,8 @@ def _pool(model: str, slices: Iterable[ReadSlice]) -> Pool:
     """One pool of all slices of a model.
 
     Slices overlap while the controller moves endpoints between them: of two entries for one
-    address and port the one that isn't terminating wins, then the routable one.
+    address and port the one that isn't terminating wins, then the routable one. What is left is
+    decided by the entries themselves, so that the slices' order never matters.
     """
     best: dict[Key, Endpoint] = {}
     for part in slices:
@@ -248,8 +214,16 @@ def _pool(model: str, slices: Iterable[ReadSlice]) -> Pool:
     return Pool(model, tuple(best[key] for key in sorted(best)))
 
 
-def _preference(endpoint: Endpoint) -> tuple[bool, bool]:
-    return (not endpoint.terminating, endpoint.routable)
+def _preference(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, str, str, str]:
+    return (
+        not endpoint.terminating,
+        endpoint.routable,
+        endpoint.serving,
+        endpoint.ready,
+        endpoint.pod or "",
+        endpoint.zone or "",
+        endpoint.node or "",
+    )
 
 
 def _slice_name(raw: object) -> str | None:

@@ -7,9 +7,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import yaml
+
+#: The events a watch may give.
+EVENT_KINDS: Final = ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
 
 
 class SourceError(Exception):
@@ -36,10 +39,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One watch event: `ADDED`, `MODIFIED`, `DELETED` or `BOOKMARK`, and its raw object."""
+    """One watch event: its kind, of `EVENT_KINDS`, and its raw object."""
 
     kind: str
     object: Any
+
+
+#: What kubectl calls a list, with its own kind or made up of several answers.
+_LIST_KINDS: Final = ("List", "EndpointSliceList")
 
 
 class Source(Protocol):
@@ -56,7 +63,10 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A file with an EndpointSliceList in JSON or YAML, as `kubectl get … -o` prints it."""
+    """A file with an EndpointSliceList in JSON or YAML, as `kubectl get … -o` prints it.
+
+    Whoever edits it leaves each slice's `resourceVersion` as it is, so that mark is taken off.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -68,9 +78,18 @@ class FileSource:
             document = json.loads(text) if text.lstrip()[:1] == "{" else yaml.safe_load(text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise SourceError("file", f"{self._path}: {error}") from error
-        if not isinstance(document, dict) or "items" not in document:
+        if (
+            not isinstance(document, dict)
+            or document.get("kind", "List") not in _LIST_KINDS
+            or "items" not in document
+        ):
             raise SourceError("file", f"{self._path}: not a list of EndpointSlices")
-        return Listing(items_of(document))
+        items = items_of(document)
+        for item in items:
+            metadata = item.get("metadata") if isinstance(item, dict) else None
+            if isinstance(metadata, dict):
+                metadata.pop("resourceVersion", None)
+        return Listing(items)
 
     def watch(self, resource_version: str, seconds: float) -> Iterator[Event]:
         """A file is polled only."""
