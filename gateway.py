@@ -59,7 +59,7 @@ def create_app(gateway: Gateway) -> GatewayApp:
 def from_environ() -> GatewayApp:
     """The application as the environment describes it; one per worker process.
 
-    Raises `SettingsError` and `SourceUnavailable`, which the server's start has ruled out before.
+    Raises `SettingsError`, which the server's start has ruled out before.
     """
     settings = Settings.from_environ(os.environ)
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -69,7 +69,7 @@ def from_environ() -> GatewayApp:
 
 
 def source_of(settings: Settings) -> Source:
-    """Where slices come from; raises `SourceUnavailable` with what was looked for and where."""
+    """Where slices come from."""
     if settings.source_file is not None:
         return FileSource(settings.source_file)
     return KubernetesSource(settings.namespace, settings.selector)

@@ -1,5 +1,6 @@
 """The server: which worker, how many threads, and when the gateway's background work runs."""
 
+import atexit
 import os
 import shutil
 import sys
@@ -14,25 +15,35 @@ from settings import Settings, SettingsError
 SPARE_THREADS = 8
 
 
-def _settings() -> Settings:
+def _settings(*, try_source: bool) -> Settings:
     """Read the settings and try the source, so that a mistake ends the start with one line."""
     try:
         settings = Settings.from_environ(os.environ)
-        if settings.source_file is None:
+        if try_source and settings.source_file is None:
             from cache.kubernetes import KubernetesSource  # takes 0.3 s, and a file needs none
 
-            KubernetesSource(settings.namespace, settings.selector)
+            KubernetesSource(settings.namespace, settings.selector).connect()
     except (SettingsError, SourceUnavailable) as error:
         print(f"gateway: {error}", file=sys.stderr)
         sys.exit(2)
     return settings
 
 
-_chosen = _settings()
+def _remove_directory(path: str, owner: int) -> None:
+    """Leave nothing behind, however the start or the end went."""
+    if os.getpid() == owner:  # a worker inherits this, and ends before the arbiter
+        shutil.rmtree(path, ignore_errors=True)
 
-# Every worker counts in files of this directory (`metrics.py`) and has its socket there.
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="gateway-")
+
+# Every worker counts in files of this directory (`metrics.py`) and has its socket there. It is
+# always our own, because it is removed at the end; a reload, which reads this file again, keeps it.
+_directory_prefix = os.path.join(tempfile.gettempdir(), f"gateway-{os.getpid()}-")
+_reloading = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").startswith(_directory_prefix)
+# A token that is missing at this moment must not end a gateway that runs.
+_chosen = _settings(try_source=not _reloading)
+if not _reloading:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"gateway-{os.getpid()}-")
+    atexit.register(_remove_directory, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
 
 wsgi_app = "gateway:from_environ()"
 bind = f"0.0.0.0:{_chosen.port}"
@@ -58,9 +69,12 @@ accesslog = None
 
 def when_ready(server: Any) -> None:
     """Listening already: import what every worker needs, so that a new one is there at once."""
+    from prometheus_client.multiprocess import mark_process_dead
+
     import gateway
 
     server.log.debug("imported %s", gateway.__name__)
+    mark_process_dead(os.getpid())  # the arbiter has gauges too now, but nothing to say with them
 
 
 def post_worker_init(worker: Any) -> None:
@@ -68,13 +82,14 @@ def post_worker_init(worker: Any) -> None:
     worker.wsgi.gateway.start()
 
 
+def worker_exit(server: Any, worker: Any) -> None:
+    """In the worker, at its end: its peers need not ask it any more."""
+    if worker.wsgi is not None:
+        worker.wsgi.gateway.stop()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """A worker is gone: what it had in flight is no longer."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
-
-
-def on_exit(server: Any) -> None:
-    """Leave nothing behind."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -1,6 +1,7 @@
 """The parts of a gateway and how they are put together; nothing here decides anything."""
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,12 +37,17 @@ class Gateway:
     inference: InferenceHandler
     drain: Drain
     peers: Peers
+    informed: threading.Event  # set by the first good list
     started: float = field(default_factory=time.time)
 
     def start(self) -> None:
         """Start what runs in the background."""
         self.peers.start()
         self.poller.start()
+
+    def wait_until_informed(self, seconds: float) -> None:
+        """Wait for the first good list, but no longer than `seconds`."""
+        self.informed.wait(seconds)
 
     def begin_draining(self) -> None:
         """Turn unready at once; what runs goes on until the grace is over."""
@@ -86,7 +92,10 @@ def build(
         terminating_fallback=settings.terminating_fallback,
     )
 
+    informed = threading.Event()
+
     def on_change(snapshot: Snapshot) -> None:
+        informed.set()
         aside.observe(snapshot)
         connections.prune(snapshot.keys())
 
@@ -127,4 +136,4 @@ def build(
         clock=clock,
     )
     peers = Peers(directory, lambda: Facts.of(in_flight.counts(), aside.set_aside()))
-    return Gateway(settings, store, poller, router, inference, drain, peers)
+    return Gateway(settings, store, poller, router, inference, drain, peers, informed)

@@ -46,8 +46,8 @@ class KubernetesSource:
     """The EndpointSlice API of one namespace, through the official client's configuration.
 
     `namespace` empty means the pod's own, else the kubeconfig context's, else `default`. Not
-    thread-safe: it belongs to the poller. Raises `SourceUnavailable` where neither a service
-    account nor a kubeconfig is found.
+    thread-safe: it belongs to the poller. It connects when it is first asked, so that credentials
+    that are missing for a moment are one failed list, not a worker that can't start.
     """
 
     def __init__(
@@ -58,14 +58,25 @@ class KubernetesSource:
         access: Access | None = None,
         limits: Limits | None = None,
     ) -> None:
+        self.namespace = namespace
         self._selector = selector
         self._access = access or Access()
         self._limits = limits or Limits()
         self._cutoff = Cutoff(0.0)
-        self._client = self._connect()
-        self.namespace = namespace or self._access.namespace()
+        self._client: client.ApiClient | None = None
 
-    def _connect(self) -> client.ApiClient:
+    def connect(self) -> None:
+        """Read configuration, credentials and namespace; nothing is sent yet.
+
+        Raises `SourceUnavailable` where neither a service account nor a kubeconfig is usable; what
+        was read before stays in use.
+        """
+        connected = self._new_client()
+        self.namespace = self.namespace or self._access.namespace()
+        self.close()
+        self._client = connected
+
+    def _new_client(self) -> client.ApiClient:
         configuration = client.Configuration()
         self._access.configure(configuration)
         # urllib3 would retry three times behind our back, each with the full timeout.
@@ -77,15 +88,14 @@ class KubernetesSource:
     def renew_credentials(self) -> None:
         """Load the configuration afresh, token included; keep the old one if that fails."""
         try:
-            renewed = self._connect()
+            self.connect()
         except SourceUnavailable as error:
             raise SourceError("unauthorized", str(error)) from error
-        self.close()
-        self._client = renewed
 
     def close(self) -> None:
         """Close idle connections; the next call opens new ones."""
-        self._client.rest_client.close()
+        if self._client is not None:
+            self._client.rest_client.close()
 
     def list(self) -> Listing:
         """Read all pages of one list; a 410 between two pages begins it again."""
@@ -160,6 +170,8 @@ class KubernetesSource:
                 response.close()
 
     def _request(self, read_timeout: float, **options: Any) -> urllib3.HTTPResponse:
+        if self._client is None:
+            self.renew_credentials()
         api: Any = client.DiscoveryV1Api(self._client)  # its types know nothing of raw answers
         with _transport_errors(self._cutoff):
             try:

@@ -12,7 +12,14 @@ from proxy.record import RequestRecord
 
 
 class AnswerBroken(Exception):
-    """The answer can't be completed: the server must break the client's connection visibly."""
+    """The answer can't be completed: the server must break the client's connection visibly.
+
+    `told` says whether the content ends with an event that tells the client.
+    """
+
+    def __init__(self, message: str, *, told: bool) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class AnswerBody:
@@ -33,8 +40,11 @@ class AnswerBody:
         head = answer.reply.head
         self._stream = answer.reply.stream
         self._status = head.status
-        # An event can't be added to a compressed stream.
-        self._takes_event = head.is_event_stream and not head.values("content-encoding")
+        self._is_event_stream = head.is_event_stream
+        # An event can't be added to a compressed stream, and would fill up one of a known length.
+        self._takes_event = head.is_event_stream and not (
+            head.values("content-encoding") or head.values("content-length")
+        )
         self._record = record
         self._drain = drain
         self._cleanup = cleanup
@@ -45,6 +55,8 @@ class AnswerBody:
         return self._content
 
     def _pass_on(self) -> Iterator[bytes]:
+        if self._is_event_stream:
+            yield b""  # the head is on its way although the first token may take its time
         try:
             while content := self._stream.read():
                 self._record.passed(len(content))
@@ -55,7 +67,7 @@ class AnswerBody:
             self._record.failed(error.code, error.message)
             if self._takes_event:
                 yield error.event()
-            raise AnswerBroken(error.message) from failure
+            raise AnswerBroken(error.message, told=self._takes_event) from failure
 
     def _error(self, failure: UpstreamFailure) -> GatewayError:
         if self._drain.over:

@@ -1,6 +1,7 @@
 """One connection to an endpoint: opened, a request sent, a response's head awaited."""
 
 import contextlib
+import select
 import socket
 from collections.abc import Callable
 
@@ -13,12 +14,16 @@ from proxy.failures import (
     ResponseBroken,
     ResponseInvalid,
     ResponseTimeout,
+    UpstreamFailure,
 )
 from proxy.framing import MAX_HEAD_BYTES, Head, ProtocolError, parse_head
 
 _RECEIVE_BYTES = 65_536
 #: Informational responses that may precede the final one.
 _MAX_INFORMATIONAL = 8
+#: A connection that had idled and ends so many seconds after a request was begun on it had been
+#: closed before the request came; one that ends later may have died of the request.
+_STALE_SECONDS = 1.0
 
 
 class Connection:
@@ -32,14 +37,14 @@ class Connection:
         self.key = endpoint.key
         self.reused = False
         self.idle_since = 0.0
-        family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._request_sent = True
+        self._begun_at = 0.0  # the present request
+        self._received = b""  # of its response, while it was being sent
+        self._answered = False
+        self._shut_down = False
         try:
-            self._socket.settimeout(timeout)
-            self._socket.connect(endpoint.key)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = _connected(endpoint, timeout)
         except OSError as error:
-            self._socket.close()
             raise ConnectFailed(_connect_kind(error), f"{endpoint.name}: {error}") from error
 
     def is_clean(self) -> bool:
@@ -53,31 +58,56 @@ class Connection:
             return False
         return False  # closed, or bytes nobody asked for
 
-    def send(self, head: bytes, body: bytes, timeout: float) -> None:
-        """Send a request, each step within `timeout` seconds.
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection's own state allows another request, after a response."""
+        return self._request_sent and not self._shut_down
 
-        An endpoint may answer before it has read everything, and close: a connection that breaks
-        here is not given up before its answer was looked for. Raises `ResponseTimeout`.
+    def send(self, head: bytes, body: bytes, deadline: float, clock: Callable[[], float]) -> None:
+        """Send a request, all of it until `deadline` on `clock`; raises `ResponseTimeout`.
+
+        An endpoint may answer before it has read everything. Then the rest is not sent; nor is a
+        connection that breaks here given up before its answer was looked for.
         """
-        self._socket.settimeout(timeout)
-        try:
-            if len(body) <= _RECEIVE_BYTES:
-                self._socket.sendall(head + body)
-            else:
-                self._socket.sendall(head)
-                self._socket.sendall(body)
-        except TimeoutError as error:
-            raise ResponseTimeout("timeout", "the endpoint does not read the request") from error
-        except OSError:
-            pass  # told by the response that comes or does not
+        self._begun_at = clock()
+        self._received, self._answered, self._request_sent = b"", False, False
+        self._socket.settimeout(0)
+        parts = (head + body,) if len(body) <= _RECEIVE_BYTES else (head, body)
+        with contextlib.suppress(OSError):  # told by the response that comes or does not
+            self._request_sent = all(self._send_part(part, deadline, clock) for part in parts)
+
+    def _send_part(self, part: bytes, deadline: float, clock: Callable[[], float]) -> bool:
+        """Send `part`; false if the endpoint did not wait for all of it."""
+        left = memoryview(part)
+        while left:
+            try:
+                left = left[self._socket.send(left) :]
+            except BlockingIOError:
+                if not self._wait_to_send(deadline - clock()):
+                    return False
+        return True
+
+    def _wait_to_send(self, timeout: float) -> bool:
+        """Wait until more can be sent; false if the endpoint has answered or closed."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | select.POLLOUT)
+        events = poll.poll(timeout * 1000) if timeout > 0 else []
+        if not events:
+            raise ResponseTimeout("timeout", "the endpoint does not read the request")
+        if events[0][1] == select.POLLOUT:
+            return True
+        data = self._socket.recv(_RECEIVE_BYTES)
+        self._received += data
+        return bool(data) and _only_informational(self._received)
 
     def receive_head(self, deadline: float, clock: Callable[[], float]) -> tuple[Head, bytes]:
         """Wait for the final response's head; returns it and what came of the body with it.
 
-        Raises `ConnectionDied`, `ResponseTimeout`, `ResponseInvalid`. Informational responses are
-        skipped, as they are not passed on.
+        Raises `ConnectionDied`, `ResponseBroken`, `ResponseTimeout`, `ResponseInvalid`.
+        Informational responses are skipped, as they are not passed on.
         """
-        received = b""
+        received, self._received = self._received, b""
+        self._answered = bool(received)
         for _ in range(_MAX_INFORMATIONAL):
             block, received = self._receive_block(received, deadline, clock)
             try:
@@ -97,12 +127,15 @@ class Connection:
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > MAX_HEAD_BYTES or not received.startswith(b"HTTP/"[: len(received)]):
                 raise ResponseInvalid("protocol_error", "this is no HTTP/1.1 response")
-            received += self._receive_head_part(deadline - clock(), begun=bool(received))
+            if received.count(b"\n") != received.count(b"\r\n"):  # its end would never be found
+                raise ResponseInvalid("protocol_error", "a line of the head ends without CRLF")
+            received += self._receive_head_part(deadline, clock)
         if end > MAX_HEAD_BYTES:
             raise ResponseInvalid("protocol_error", "the response's head is too large")
         return received[:end], received[end + 4 :]
 
-    def _receive_head_part(self, timeout: float, *, begun: bool) -> bytes:
+    def _receive_head_part(self, deadline: float, clock: Callable[[], float]) -> bytes:
+        timeout = deadline - clock()
         if timeout <= 0:
             raise ResponseTimeout("timeout", "no response head within the limit")
         self._socket.settimeout(timeout)
@@ -111,14 +144,18 @@ class Connection:
         except TimeoutError as error:
             raise ResponseTimeout("timeout", "no response head within the limit") from error
         except OSError as error:
-            if begun:
-                raise ResponseBroken("reset", f"the response's head broke off: {error}") from error
-            raise ConnectionDied(str(error), idle=self.reused) from error
-        if data:
-            return data
-        if begun:
-            raise ResponseBroken("reset", "the connection closed within the response's head")
-        raise ConnectionDied("the connection closed without a response", idle=self.reused)
+            raise self._ended(str(error), clock) from error
+        if not data:
+            raise self._ended("the connection closed", clock)
+        self._answered = True
+        return data
+
+    def _ended(self, how: str, clock: Callable[[], float]) -> UpstreamFailure:
+        """What the connection's end before a response's head means for the request."""
+        if self._answered:  # if only by an informational response: the endpoint was at work
+            return ResponseBroken("reset", f"within the response's head: {how}")
+        prompt = clock() - self._begun_at < _STALE_SECONDS
+        return ConnectionDied(f"without a response: {how}", idle=self.reused and prompt)
 
     def receive(self, timeout: float) -> bytes:
         """Wait at most `timeout` seconds for bytes; empty at the connection's end.
@@ -127,20 +164,48 @@ class Connection:
         """
         self._socket.settimeout(timeout)
         try:
-            return self._socket.recv(_RECEIVE_BYTES)
+            data = self._socket.recv(_RECEIVE_BYTES)
         except TimeoutError as error:
             raise BodyIdle("idle", f"nothing came for {timeout:g} s") from error
         except OSError as error:
             raise BodyDied("died", str(error)) from error
+        if not data and self._shut_down:
+            raise BodyDied("died", "the connection was shut down")  # no end that a body may have
+        return data
 
     def shut_down(self) -> None:
         """End the connection under the thread that uses it, which then sees it closed."""
+        self._shut_down = True
         with contextlib.suppress(OSError):  # it may have ended by itself
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it; safe to call twice."""
         self._socket.close()
+
+
+def _connected(endpoint: Endpoint, timeout: float) -> socket.socket:
+    """A socket connected to `endpoint`; raises `OSError`."""
+    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+    connecting = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connecting.settimeout(timeout)
+        connecting.connect(endpoint.key)
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        connecting.close()
+        raise
+    return connecting
+
+
+def _only_informational(received: bytes) -> bool:
+    """Whether what came is no more than informational responses, or parts of them."""
+    while received.startswith(b"HTTP/1.1 1"):
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
+            return len(received) <= MAX_HEAD_BYTES
+        received = received[end + 4 :]
+    return b"HTTP/1.1 1".startswith(received)
 
 
 def _connect_kind(error: OSError) -> str:

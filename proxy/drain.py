@@ -15,6 +15,7 @@ class Drain:
         self._at_end = at_end
         self._timer = threading.Timer(grace, self._end)
         self._timer.daemon = True
+        self._lock = threading.Lock()  # guards: the step from not begun to begun
         self._begun = threading.Event()
         self._over = threading.Event()
 
@@ -30,9 +31,11 @@ class Drain:
 
     def begin(self) -> None:
         """Start to drain. Idempotent: a second signal does not change the first one's deadline."""
-        if not self._begun.is_set():
+        with self._lock:
+            if self._begun.is_set():
+                return
             self._begun.set()
-            self._timer.start()
+        self._timer.start()
 
     def _end(self) -> None:
         self._over.set()

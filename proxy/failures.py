@@ -14,7 +14,10 @@ class ConnectFailed(UpstreamFailure):
 
 
 class ConnectionDied(UpstreamFailure):
-    """The connection ended before any byte of a response; `idle` if it had been reused."""
+    """The connection ended before any byte of a response.
+
+    `idle` if it had idled before, and ended so soon that it must have been closed already then.
+    """
 
     def __init__(self, message: str, *, idle: bool) -> None:
         super().__init__("stale" if idle else "reset", message)
@@ -26,7 +29,7 @@ class ResponseTimeout(UpstreamFailure):
 
 
 class ResponseBroken(UpstreamFailure):
-    """The connection ended within the response's head."""
+    """The connection ended within the response's head, or after an informational response."""
 
 
 class ResponseInvalid(UpstreamFailure):

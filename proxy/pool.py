@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from cache.endpoints import Endpoint, Key
 from proxy.connection import Connection
-from proxy.failures import BodyDied, ResponseInvalid
+from proxy.failures import BodyDied, ConnectFailed, ResponseInvalid
 from proxy.framing import Body, Head, ProtocolError, Truncated, body_of
 
 
@@ -23,21 +23,25 @@ class ConnectionPool:
         self._clock = clock
         self._per_endpoint = per_endpoint
         self._max_idle = max_idle
-        self._lock = threading.Lock()  # guards: _idle, _in_use
+        self._lock = threading.Lock()  # guards: _idle, _in_use, _ended
         self._idle: dict[Key, deque[Connection]] = {}
         self._in_use: set[Connection] = set()
+        self._ended = False
 
     def take(self, endpoint: Endpoint, connect_timeout: float, *, fresh: bool) -> Connection:
         """An idle connection that is still good, unless it is to be `fresh`; else a new one.
 
-        Raises `ConnectFailed`.
+        Raises `ConnectFailed`, after `shut_down_all` always.
         """
         connection = None if fresh else self._take_idle(endpoint.key)
         if connection is None:
             connection = Connection(endpoint, connect_timeout)
         with self._lock:
-            self._in_use.add(connection)
-        return connection
+            if not self._ended:
+                self._in_use.add(connection)
+                return connection
+        connection.close()
+        raise ConnectFailed("shut_down", "connections have been shut down for good")
 
     def _take_idle(self, key: Key) -> Connection | None:
         while True:
@@ -85,8 +89,9 @@ class ConnectionPool:
             connection.close()
 
     def shut_down_all(self) -> None:
-        """End all connections in use under the threads that use them."""
+        """End all connections in use under the threads that use them, and give out no more."""
         with self._lock:
+            self._ended = True
             in_use = list(self._in_use)
         for connection in in_use:
             connection.shut_down()
@@ -155,7 +160,8 @@ class Stream:
         if self._closed:
             return
         self._closed = True
-        if self._body.complete and self._body.reusable and self._keeps_alive:
+        clean = self._body.complete and self._body.reusable and not self._received
+        if clean and self._keeps_alive and self._connection.reusable:
             self._pool.give_back(self._connection)
         else:
             self._pool.discard(self._connection)

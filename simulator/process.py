@@ -82,6 +82,8 @@ class PodProcess:
             raise RuntimeError(f"pod {self.name} is {self.state}: only a starting one can load")
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         listener = socket.create_server((self.address, self.port), family=family, backlog=_BACKLOG)
+        # asyncio sets it only on sockets that name their protocol, which accepted ones don't
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: Connection(self), sock=listener, backlog=_BACKLOG

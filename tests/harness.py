@@ -39,7 +39,9 @@ def free_port() -> int:
 class GatewayProcess:
     """One gateway. Settings are environment variables, by their names without `GATEWAY_`."""
 
-    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+    def __init__(self, directory: Path, environment: dict[str, str], *arguments: str) -> None:
+        """`arguments` are gunicorn's, such as another application."""
+        self._arguments = arguments
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = directory / f"gateway-{self.port}.log"
@@ -51,7 +53,7 @@ class GatewayProcess:
     def start(self) -> Self:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "gunicorn")],
+                [str(Path(sys.executable).parent / "gunicorn"), *self._arguments],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=log,
@@ -118,6 +120,13 @@ class GatewayProcess:
                 f"{self.url}/v1/chat/completions", json=body, stream=stream, **options
             )
 
+    def post_bytes(
+        self, path: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> requests.Response:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.post(self.url + path, data=body, headers=headers, timeout=PATIENCE)
+
     def status(self) -> dict[str, Any]:
         document: dict[str, Any] = self.get("/status.json").json()
         return document
@@ -148,6 +157,13 @@ class GatewayProcess:
                 if labels.items() <= found.items():
                     total += float(sample[3])
         return total
+
+    def counted(self, name: str, by: str) -> dict[str, float]:
+        """The values of a metric by one of its labels."""
+        samples = re.findall(
+            rf'^{name}{{.*{by}="([^"]*)".*}} (\S+)$', self.get("/metrics").text, re.M
+        )
+        return {label: float(value) for label, value in samples}
 
     def logs(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""

@@ -24,7 +24,9 @@ PATIENCE = 3.0
 def source_at(kubeconfig: Path, limits: Limits | None, namespace: str = "") -> KubernetesSource:
     """A source as a kubeconfig describes it, whatever else this machine has."""
     access = Access({"KUBECONFIG": str(kubeconfig)}, kubeconfig.parent / "no-account")
-    return KubernetesSource(namespace, SELECTOR, access=access, limits=limits)
+    source = KubernetesSource(namespace, SELECTOR, access=access, limits=limits)
+    source.connect()
+    return source
 
 
 def put(cluster: Cluster, name: str, labelled: bool = True) -> None:

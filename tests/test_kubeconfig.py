@@ -84,13 +84,15 @@ def test_a_context_without_a_namespace_means_default(kubeconfig: Path, tmp_path:
 
 def test_a_namespace_that_was_chosen_is_not_looked_for(account: Path) -> None:
     (account / "namespace").unlink()
-    assert KubernetesSource("chosen", "", access=Access(IN_CLUSTER, account)).namespace == "chosen"
+    source = KubernetesSource("chosen", "", access=Access(IN_CLUSTER, account))
+    source.connect()
+    assert source.namespace == "chosen"
 
 
 def test_a_pod_that_can_not_tell_its_namespace_says_where_it_looked(account: Path) -> None:
     (account / "namespace").unlink()
     with pytest.raises(SourceUnavailable) as caught:
-        KubernetesSource("", "", access=Access(IN_CLUSTER, account))
+        KubernetesSource("", "", access=Access(IN_CLUSTER, account)).connect()
     assert "GATEWAY_NAMESPACE" in str(caught.value)
     assert str(account / "namespace") in str(caught.value)
 

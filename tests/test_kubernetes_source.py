@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cache.kubeconfig import Access
 from cache.kubernetes import PAGE_LIMIT, KubernetesSource, Limits
 from simulator.apiserver import TOKEN
 from simulator.cluster import Cluster
@@ -234,3 +235,18 @@ def test_credentials_that_can_not_be_read_again_leave_the_old_ones(
     assert error.kind == "unauthorized"
     assert str(tmp_path / "kubeconfig") in str(error)
     assert source.list().items == []
+
+
+def test_a_configuration_that_is_missing_for_a_moment_is_one_failed_list(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    path = tmp_path / "kubeconfig"
+    access = Access({"KUBECONFIG": str(path)}, tmp_path / "no-account")
+    source = KubernetesSource("", SELECTOR, access=access)
+    error = failure_of(source.list)
+    assert error.kind == "unauthorized"
+    assert f"a kubeconfig at {path}" in str(error)
+    cluster.kubeconfig(path)
+    assert source.list().items == []
+    assert source.namespace == "models"
+    source.close()

@@ -20,7 +20,10 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def start_gateway(cluster: Cluster, tmp_path: Path) -> Iterator[GatewayFactory]:
-    """Start gateways that read this cluster; settings by name, such as `poll_seconds="0.5"`."""
+    """Start gateways that read this cluster; settings by name, such as `poll_seconds="0.5"`.
+
+    Upper case names an environment variable as it is, such as `KUBECONFIG=""`.
+    """
     with ExitStack() as running:
 
         def start(**settings: str) -> GatewayProcess:
@@ -30,7 +33,10 @@ def start_gateway(cluster: Cluster, tmp_path: Path) -> Iterator[GatewayFactory]:
                 "GATEWAY_ALLOW_LOOPBACK": "true",
                 "GATEWAY_THREADS": "64",
                 "GATEWAY_GRACE_SECONDS": "10",
-                **{f"GATEWAY_{name.upper()}": value for name, value in settings.items()},
+                **{
+                    name if name.isupper() else f"GATEWAY_{name.upper()}": value
+                    for name, value in settings.items()
+                },
             }
             return running.enter_context(gateway_process(tmp_path, **environment)).listening()
 
