@@ -15,7 +15,6 @@ from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
     NotFound,
-    RequestEntityTooLarge,
 )
 from werkzeug.wrappers import Request
 
@@ -28,6 +27,7 @@ from proxy.headers import for_client, request_id
 from proxy.keys import ApiKeys
 from proxy.record import RequestRecord
 from proxy.request import InferenceRequest, model_of
+from proxy.upload import read_body
 from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
 
 log = logging.getLogger("gateway.proxy")
@@ -123,7 +123,7 @@ class InferenceHandler:
         self.authorize(request)
         self._admit(cleanup)
         strategy = request.headers.get(STRATEGY_HEADER, "").strip() or None
-        body = self._body(request)
+        body = read_body(request.environ, self._max_body_bytes)
         model = self._router.known(self._model(request, body))
         record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)
@@ -159,10 +159,6 @@ class InferenceHandler:
             )
         cleanup.callback(self._places.release)
 
-    def _body(self, request: Request) -> bytes:
-        request.max_content_length = self._max_body_bytes
-        return request.get_data(cache=False)
-
     def _model(self, request: Request, body: bytes) -> str | None:
         if not self._router.needs_model:
             return None
@@ -179,8 +175,6 @@ def failure_of(error: Exception, request: Request) -> GatewayError:
         return error
     if type(error) in _CODES:
         return GatewayError(_CODES[type(error)], str(error))
-    if isinstance(error, RequestEntityTooLarge):
-        return GatewayError("body_too_large", f"the body has over {request.max_content_length} B")
     if isinstance(error, ClientDisconnected):
         return GatewayError("invalid_body", "the body broke off")
     if isinstance(error, MethodNotAllowed):

@@ -91,7 +91,7 @@ class EndpointAdapter(BaseAdapter):
         connection = self._pool.take(request.endpoint, connect_timeout, fresh=request.fresh)
         try:
             deadline = self._clock() + first_byte_timeout
-            connection.send(request.head, request.payload, first_byte_timeout)
+            connection.send(request.head, request.payload, deadline, self._clock)
             head, received = connection.receive_head(deadline, self._clock)
             body = Stream(connection, self._pool, head, received, self._idle_timeout)
         except BaseException:

@@ -1,0 +1,42 @@
+"""A request's body as it comes from the client, whole or not at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import ClientDisconnected
+
+from proxy.errors import GatewayError
+
+
+def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
+    """Read the body of a WSGI request, of at most `limit` bytes.
+
+    Werkzeug's own reading ends at a limit, or where a client leaves, as if that were the end; an
+    endpoint must never get a part of a body as the whole.
+
+    Raises `GatewayError` with `body_too_large` or `invalid_body`, and `ClientDisconnected`.
+    """
+    declared = environ.get("CONTENT_LENGTH") or None
+    if declared is not None and int(declared) > limit:
+        raise _too_large(limit)
+    if declared is not None:
+        size = int(declared)
+    else:  # chunked, where the server ends the input by itself; else there is none
+        size = limit + 1 if environ.get("wsgi.input_terminated") else 0
+    try:
+        body: bytes = environ["wsgi.input"].read(size)
+    except ParseException as error:
+        message = f"the body's chunked coding is not valid: {type(error).__name__}"
+        raise GatewayError("invalid_body", message) from error
+    except OSError as error:
+        raise ClientDisconnected from error
+    if declared is None and len(body) > limit:
+        raise _too_large(limit)
+    if declared is not None and len(body) < size:
+        raise ClientDisconnected
+    return body
+
+
+def _too_large(limit: int) -> GatewayError:
+    return GatewayError("body_too_large", f"the body has more than {limit} bytes")
