@@ -22,7 +22,7 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
             line["at"] = _where(record.exc_info[2])
         line.update(getattr(record, "facts", {}))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, default=str)
 
 
 def _where(traceback: Any) -> str:

@@ -43,12 +43,15 @@ class Facts:
     @classmethod
     def from_json(cls, text: bytes) -> "Facts":
         """As they are received; raises `ValueError`."""
-        worker, in_flight, set_aside = json.loads(text)
-        return cls(
-            worker,
-            {(address, port): count for address, port, count in in_flight},
-            frozenset((address, port) for address, port in set_aside),
-        )
+        try:
+            worker, in_flight, set_aside = json.loads(text)
+            return cls(
+                worker,
+                {(address, port): count for address, port, count in in_flight},
+                frozenset((address, port) for address, port in set_aside),
+            )
+        except TypeError as error:
+            raise ValueError(str(error)) from error
 
 
 class Peers:
@@ -58,46 +61,72 @@ class Peers:
         self._directory = directory
         self._own = own
         self._socket: socket.socket | None = None
+        self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Answer questions, in a daemon thread."""
+        """Answer questions, in a daemon thread.
+
+        Where no socket can be had (the directory's path is too long for one), the other workers'
+        status lacks this one's facts, and nothing else suffers.
+        """
         if self._directory is None:
             return
-        self._socket = socket.socket(socket.AF_UNIX)
-        path = self._directory / f"worker-{os.getpid()}.sock"
-        path.unlink(missing_ok=True)  # of a former process with this id
-        self._socket.bind(str(path))
-        self._socket.listen(16)
-        threading.Thread(
-            target=self._serve, args=(self._socket,), name="peers", daemon=True
-        ).start()
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            _listen(listener, self._directory / _own_name())
+        except OSError as error:
+            listener.close()
+            log.warning("other workers can't ask this one (%s): %s", self._directory, error)
+            return
+        self._socket = listener
+        threading.Thread(target=self._serve, args=(listener,), name="peers", daemon=True).start()
 
     def stop(self) -> None:
         """Answer no more."""
+        self._stopped.set()
         if self._socket is not None and self._directory is not None:
-            self._socket.close()
-            (self._directory / f"worker-{os.getpid()}.sock").unlink(missing_ok=True)
+            (self._directory / _own_name()).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
 
     def ask(self) -> list[Facts]:
         """What each worker knows, this one's own first."""
         facts = [self._own()]
         if self._directory is None:
             return facts
-        own = f"worker-{os.getpid()}.sock"
         for path in sorted(self._directory.glob("worker-*.sock")):
-            if path.name != own and (answer := _ask(path)) is not None:
+            if path.name != _own_name() and (answer := _ask(path)) is not None:
                 facts.append(answer)
         return facts
 
     def _serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                asking, _ = listener.accept()
-            except OSError:
-                return  # stopped
-            with asking, contextlib.suppress(OSError):  # whoever asked may have left
-                asking.settimeout(TIMEOUT)
-                asking.sendall(self._own().to_json())
+        with listener:
+            while not self._stopped.is_set():
+                try:
+                    asking, _ = listener.accept()
+                except OSError:  # stopped, or for now out of file descriptors
+                    self._stopped.wait(TIMEOUT)
+                    continue
+                with asking, contextlib.suppress(OSError):  # whoever asked may have left
+                    asking.settimeout(TIMEOUT)
+                    asking.sendall(self._own().to_json())
+
+
+def _own_name() -> str:
+    return f"worker-{os.getpid()}.sock"
+
+
+def _listen(listener: socket.socket, path: Path) -> None:
+    """Listen at `path`; raises `OSError`.
+
+    Under another name first: a socket that is there but does not listen yet looks like that of a
+    dead worker, and would be removed.
+    """
+    starting = path.with_name(f"new-{os.getpid()}")
+    starting.unlink(missing_ok=True)  # of a former process with this id
+    listener.bind(str(starting))
+    listener.listen(16)
+    starting.rename(path)
 
 
 def _ask(path: Path) -> Facts | None:
@@ -110,7 +139,8 @@ def _ask(path: Path) -> Facts | None:
                 parts.append(part)
             answer = Facts.from_json(b"".join(parts))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)  # its worker was killed
+            with contextlib.suppress(OSError):
+                path.unlink()  # its worker was killed
             return None
         except (OSError, ValueError) as error:
             log.debug("%s does not answer: %s", path.name, error)

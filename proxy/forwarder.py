@@ -9,6 +9,7 @@ from proxy.errors import GatewayError
 from proxy.failures import (
     ConnectFailed,
     ConnectionDied,
+    ResponseBroken,
     ResponseInvalid,
     ResponseTimeout,
     UpstreamFailure,
@@ -47,8 +48,10 @@ class Answer:
 
     def close(self) -> None:
         """Close the stream and give the place back. Idempotent."""
-        self.reply.stream.close()
-        self.lease.release()
+        try:
+            self.reply.stream.close()
+        finally:
+            self.lease.release()
 
 
 class Forwarder:
@@ -140,9 +143,11 @@ class _Attempts:
         except UpstreamFailure as failure:
             UPSTREAM_FAILURES.labels(failure.kind).inc()
             self._failure = failure
-            if isinstance(failure, (ConnectFailed, ConnectionDied)):
+            ended = _classify(failure)
+            # That a connection which had idled was closed says nothing against the endpoint.
+            if ended in (Failure.NOTHING_SENT, Failure.DIED) or isinstance(failure, ResponseBroken):
                 self._candidates.failed(lease.endpoint)
-            return _classify(failure)
+            return ended
         self._candidates.succeeded(lease.endpoint)
         if self._answer is not None:
             self._answer.close()
@@ -154,10 +159,7 @@ class _Attempts:
         """Where the next attempt goes, if the rules, the endpoints and the budget have one left."""
         if self._step is Step.GIVE_UP:
             return None
-        try:
-            following = lease if self._step is Step.RESEND else self._candidates.take()
-        except LookupError:  # by now no endpoint is routable
-            return None
+        following = lease if self._step is Step.RESEND else self._candidates.take()
         if following is None or self._budget.allows_retry():
             return following
         if following is not lease:

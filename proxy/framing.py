@@ -15,7 +15,8 @@ _MAX_CHUNK_LINE: Final = 4096
 _MAX_TRAILER_BYTES: Final = 65_536
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -42,7 +43,7 @@ class Head:
 
     def tokens(self, name: str) -> list[str]:
         """The elements of a comma-separated list field, in lower case."""
-        return [part.strip().lower() for v in self.values(name) for part in v.split(",")]
+        return [part.strip(" \t").lower() for v in self.values(name) for part in v.split(",")]
 
     @property
     def is_event_stream(self) -> bool:
@@ -72,7 +73,7 @@ def parse_head(block: bytes) -> Head:
         field = _FIELD.fullmatch(line)
         if field is None:  # also obsolete folding (RFC 9112 §5.2) and a bare CR or LF
             raise ProtocolError(f"invalid header field {line[:60]!r}")
-        fields.append((field[1].decode("ascii"), field[2].decode("latin-1")))
+        fields.append((field[1].decode("ascii"), field[2].strip(b" \t").decode("latin-1")))
     reason = (status_line[3] or b"").decode("latin-1")
     return Head(int(status_line[1]), int(status_line[2]), reason, tuple(fields))
 
@@ -103,9 +104,9 @@ def body_of(head: Head) -> Body:
     if lengths and codings:
         raise ProtocolError("both Content-Length and Transfer-Encoding")
     if codings and (codings != ["chunked"] or head.minor_version == 0):
-        raise ProtocolError(f"unsupported transfer coding {', '.join(codings)!r}")
-    if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
-        raise ProtocolError(f"invalid Content-Length {', '.join(lengths)!r}")
+        raise ProtocolError(f"unsupported transfer coding {', '.join(codings)[:40]!r}")
+    if len(lengths) > 1 or (lengths and _LENGTH.fullmatch(lengths[0]) is None):
+        raise ProtocolError(f"invalid Content-Length {', '.join(lengths)[:40]!r}")
     if head.status in (204, 304):
         return LengthBody(0)
     if codings:
@@ -142,29 +143,44 @@ class ClosedBody:
     """A body that ends with the connection, so that no framing tells whether all of it came.
 
     An event stream tells it itself: OpenAI's ends with `[DONE]`, the Responses API's and
-    Anthropic's with an event of their own. One that ends without is truncated.
+    Anthropic's with an event of their own, which counts once the empty line after it has come. One
+    that ends without is truncated.
     """
 
     error: ProtocolError | None = None
     reusable = False
 
+    _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
     _LAST_EVENT = re.compile(
-        rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.(?:completed|incomplete|failed)))",
+        rb"^event: ?(?:error|message_stop|response\.(?:completed|incomplete|failed))\r?\n",
         re.MULTILINE,
     )
+    _EMPTY_LINE = re.compile(rb"\n\r?\n")
+    _LONGEST_LINE = 64  # of those looked for; what follows in a longer one says nothing
 
     def __init__(self, *, event_stream: bool) -> None:
         self.complete = False
         self._sees_end = not event_stream
-        self._line = b""
+        self._in_last_event = False
+        self._seen = b""  # the end of what came, as far as it matters
 
     def feed(self, data: bytes) -> bytes:
         """Take what was received, return the content in it."""
         if not self._sees_end:
-            seen = self._line + data
-            self._sees_end = self._LAST_EVENT.search(seen) is not None
-            self._line = seen[seen.rfind(b"\n") + 1 :][:64]
+            self._look_for_end(self._seen + data)
         return data
+
+    def _look_for_end(self, seen: bytes) -> None:
+        if not self._in_last_event:
+            last_event = self._LAST_EVENT.search(seen)
+            self._sees_end = self._DONE.search(seen) is not None
+            if last_event is None:
+                self._seen = seen[seen.rfind(b"\n") + 1 :][: self._LONGEST_LINE]
+                return
+            self._in_last_event = True
+            seen = seen[last_event.end() - 1 :]
+        self._sees_end = self._sees_end or self._EMPTY_LINE.search(seen) is not None
+        self._seen = seen[-2:]
 
     def end(self) -> None:
         """The connection was closed, which is how it ends."""
@@ -222,10 +238,12 @@ class ChunkedBody:
         self._pending = part
         if self._ends_chunk and part != b"\r":
             raise ProtocolError("a chunk is longer than its size")
-        if len(part) > _MAX_CHUNK_LINE:
+        if len(part) >= _MAX_CHUNK_LINE:
             raise ProtocolError("a line of the chunked coding is too long")
 
     def _line(self, line: bytes) -> None:
+        if len(line) > _MAX_CHUNK_LINE:
+            raise ProtocolError("a line of the chunked coding is too long")
         if not line.endswith(b"\r\n"):
             raise ProtocolError("a line of the chunked coding ends without CRLF")
         text = line[:-2]

@@ -28,12 +28,6 @@ _REPLACED: Final = frozenset(
         "expect",
         "forwarded",
         "host",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-proto",
-        "x-forwarded-server",
         "x-real-ip",
         "x-request-id",
     }
@@ -59,7 +53,10 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
     fields = list(fields)
     dropped = HOP_BY_HOP | _REPLACED | _connection_options(fields) | set(drop)
     lines = [f"{name}: {value}\r\n" for name, value in own.items()]
-    lines += [f"{name}: {value}\r\n" for name, value in fields if name.lower() not in dropped]
+    for name, value in fields:
+        lowered = name.lower()
+        if lowered not in dropped and not lowered.startswith("x-forwarded-"):
+            lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1")
 
 

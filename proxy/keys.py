@@ -4,10 +4,11 @@ import hashlib
 import hmac
 import logging
 import os
-import threading
 from pathlib import Path
 
 log = logging.getLogger("gateway.keys")
+
+Hashes = tuple[bytes, ...]
 
 
 class ApiKeys:
@@ -19,34 +20,36 @@ class ApiKeys:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._lock = threading.Lock()  # guards: _version, _hashes
-        self._version: object = None
-        self._hashes: tuple[bytes, ...] = ()
+        # Version and hashes, replaced as one and never edited. Two threads may read a new file at
+        # once; whichever is late publishes a version that the next request finds to be old.
+        self._known: tuple[object, Hashes] = (None, ())
 
     def admits(self, authorization: str | None) -> bool:
         """Whether an `Authorization` header carries a valid key as a Bearer token (RFC 6750)."""
         scheme, _, key = (authorization or "").partition(" ")
-        given = _hash(key.strip().encode("utf-8", "surrogateescape"))
+        # As bytes, which WSGI shows as Latin-1.
+        given = _hash(key.strip().encode("latin-1", "backslashreplace"))
         # Every hash is compared, so that the time taken says nothing of which came close.
         matches = [hmac.compare_digest(given, known) for known in self._current()]
         return scheme.lower() == "bearer" and any(matches)
 
-    def _current(self) -> tuple[bytes, ...]:
+    def _current(self) -> Hashes:
         version = self._version_on_disk()
-        with self._lock:
-            if version != self._version or self._version is None:
-                self._version = version
-                self._hashes = self._read()
-            return self._hashes
+        known, hashes = self._known
+        if version != known:
+            hashes = self._read()
+            self._known = (version, hashes)
+        return hashes
 
     def _version_on_disk(self) -> object:
         try:
             found = os.stat(self._path)
         except OSError as error:
             return error.errno
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+        # ctime, because a file may keep its mtime, and may become readable without a new one.
+        return (found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino)
 
-    def _read(self) -> tuple[bytes, ...]:
+    def _read(self) -> Hashes:
         try:
             lines = self._path.read_bytes().splitlines()
         except OSError as error:

@@ -12,6 +12,9 @@ from werkzeug.http import parse_options_header
 
 from proxy.errors import GatewayError
 
+#: As many as engines take; each costs time.
+_MAX_FORM_PARTS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
@@ -35,11 +38,11 @@ def model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
     """The `model` that a request's body names.
 
     Raises `GatewayError` with `invalid_body` or `missing_model`. A body that two JSON parsers could
-    read differently (two `model` keys, `NaN`) is invalid: the endpoint must not see another model
+    read differently (two `model`s, `NaN`) is invalid: the endpoint must not see another model
     than the gateway did.
     """
-    if may_be_form and parse_options_header(content_type)[0] == "multipart/form-data":
-        model = _form(body, content_type).get("model")
+    if may_be_form and parse_options_header(content_type)[0].lower() == "multipart/form-data":
+        model = _form_model(body, content_type)
     else:
         model = _json_object(body).get("model")
     if model is None or model == "":
@@ -53,7 +56,10 @@ def _json_object(body: bytes) -> dict[str, Any]:
     try:
         # RFC 8259 §8.1: JSON between systems is UTF-8, so nothing is guessed.
         document = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_not_json
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=float,  # of any length, in linear time
+            parse_constant=_not_json,
         )
     except RecursionError:
         raise GatewayError("invalid_body", "the body's JSON is nested too deeply") from None
@@ -75,14 +81,19 @@ def _not_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _form(body: bytes, content_type: str) -> Mapping[str, str]:
+def _form_model(body: bytes, content_type: str) -> str | None:
     _, options = parse_options_header(content_type)
-    parser = FormDataParser(stream_factory=_discard, silent=False)
+    parser = FormDataParser(stream_factory=_discard, max_form_parts=_MAX_FORM_PARTS, silent=False)
     try:
-        _, form, _ = parser.parse(io.BytesIO(body), "multipart/form-data", len(body), dict(options))
+        _, form, files = parser.parse(
+            io.BytesIO(body), "multipart/form-data", len(body), dict(options)
+        )
     except (HTTPException, ValueError) as error:
         raise GatewayError("invalid_body", f"the body is not a valid form: {error}") from None
-    return form
+    models = form.getlist("model")
+    if len(models) + len(files.getlist("model")) > 1:
+        raise GatewayError("invalid_body", "the field 'model' is there twice")
+    return models[0] if models else None
 
 
 class _Discard(io.RawIOBase):

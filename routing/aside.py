@@ -62,14 +62,20 @@ class SetAside:
             return [one for one in endpoints if self._is_free(one, now)] or endpoints
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Forget endpoints that are gone or whose slice entry has changed."""
+        """Forget endpoints whose slice entry is gone or has changed; free a pool's last ones."""
         if not self._records:
             return
-        present = {e.key: e for pool in snapshot.pools.values() for e in pool.endpoints}
+        pools = snapshot.pools.values()
         with self._lock:
+            now = self._clock()
+            present = {e for pool in pools for e in pool.endpoints if e.key in self._records}
             for key, record in list(self._records.items()):
-                if present.get(key) != record.endpoint:
+                if record.endpoint not in present:
                     del self._records[key]
+            for pool in pools:
+                if not any(self._is_free(one, now) for one in pool.routable):
+                    for one in pool.routable:
+                        self._records[one.key].until = now
 
     def set_aside(self) -> list[Key]:
         """The endpoints that are set aside now."""

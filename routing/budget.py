@@ -39,7 +39,7 @@ class RetryBudget:
         """Take one retry out of the budget, if there is one left."""
         with self._lock:
             now = self._now()
-            if self._retries >= max(self._minimum, self._ratio * self._requests):
+            if self._retries + 1 > max(self._minimum, self._ratio * self._requests):
                 return False
             now[2] += 1
             self._retries += 1

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from cache.endpoints import Endpoint, Key, Pool
-from cache.store import SnapshotStore
+from cache.store import EndpointsStale, EndpointsUnknown, SnapshotStore
 from routing.aside import SetAside
 from routing.inflight import InFlight, Lease
 from routing.strategies import STRATEGIES, Strategy
@@ -20,6 +20,9 @@ class NoReadyEndpoints(LookupError):
 
 class UnknownStrategy(ValueError):
     """There is no strategy of that name; the message lists those there are."""
+
+
+_NONE_ROUTABLE = (ModelUnknown, NoReadyEndpoints, EndpointsUnknown, EndpointsStale)
 
 
 class Router:
@@ -108,9 +111,9 @@ class Candidates:
     def take(self) -> Lease | None:
         """Choose the next endpoint and count the request on it; None if no other is left.
 
-        Raises as `Router.candidates` does when by now there is none at all.
+        The first time it raises as `Router.candidates` does when by now there is none at all.
         """
-        eligible = self._router.eligible(self.model)
+        eligible = self._routable() if self._tried else self._router.eligible(self.model)
         untried = [e for e in eligible if e.key not in self._tried] if self._tried else eligible
         if not untried:
             return None
@@ -129,5 +132,5 @@ class Candidates:
     def _routable(self) -> Sequence[Endpoint]:
         try:
             return self._router.eligible(self.model)
-        except LookupError:
+        except _NONE_ROUTABLE:
             return ()

@@ -185,7 +185,8 @@ def test_credentials_that_are_missing_for_a_moment_end_neither_a_worker_nor_a_re
     (tmp_path / "kubeconfig").rename(tmp_path / "away")
     gateway.process.send_signal(signal.SIGHUP)
     wait_for(lambda: "Hang up" in gateway.logs(), "the reload has begun")
-    [worker] = wait_for(lambda: len(gateway.workers()) == 1 and gateway.workers(), "one is left")
+    wait_for(lambda: len(gateway.workers()) == 1, "one is left")
+    (worker,) = gateway.workers()
     os.kill(worker, signal.SIGKILL)
     wait_for(lambda: gateway.workers() not in ([], [worker]), "it is replaced")
 
