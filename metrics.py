@@ -1,4 +1,4 @@
-"""The gateway's metrics (contract §7). Objects only; where they are counted decides what they mean.
+"""The gateway's metrics. Objects only; where they are counted decides what they mean.
 
 Under gunicorn every worker writes to files in `PROMETHEUS_MULTIPROC_DIR`, and whoever is asked adds
 them up; the variable must be set before this module is imported (`gunicorn.conf.py` does it).
@@ -14,7 +14,7 @@ UNKNOWN_MODEL: Final = "unknown"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 
 REQUESTS = Counter(
-    "gateway_requests", "Inference requests answered, by model and status.", ["model", "status"]
+    "gateway_requests", "Inference requests and refusals, by model and status.", ["model", "status"]
 )
 ERRORS = Counter("gateway_errors", "Errors the gateway made itself, by code.", ["code"])
 REQUEST_SECONDS = Histogram(
@@ -36,6 +36,9 @@ IN_FLIGHT = Gauge(
     multiprocess_mode="livesum",
 )
 RETRIES = Counter("gateway_retries", "Further attempts made, by reason.", ["reason"])
+RETRIES_DENIED = Counter(
+    "gateway_retries_denied", "Further attempts that the retry budget did not allow."
+)
 UPSTREAM_FAILURES = Counter(
     "gateway_upstream_failures", "Failures of endpoints on transport level, by kind.", ["kind"]
 )

@@ -1,6 +1,7 @@
 """One connection to an endpoint: opened, a request sent, a response's head awaited."""
 
 import contextlib
+import errno
 import select
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from proxy.failures import (
     BodyIdle,
     ConnectFailed,
     ConnectionDied,
+    OutOfResources,
     ResponseBroken,
     ResponseInvalid,
     ResponseTimeout,
@@ -23,7 +25,11 @@ _RECEIVE_BYTES = 65_536
 _MAX_INFORMATIONAL = 8
 #: A connection that had idled and ends so many seconds after a request was begun on it had been
 #: closed before the request came; one that ends later may have died of the request.
-_STALE_SECONDS = 1.0
+_STALE_SECONDS = 0.1
+#: Reasons for which no connection comes about that are no endpoint's.
+_OWN_SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
 
 
 class Connection:
@@ -45,6 +51,8 @@ class Connection:
         try:
             self._socket = _connected(endpoint, timeout)
         except OSError as error:
+            if error.errno in _OWN_SHORTAGES:
+                raise OutOfResources("no_resources", str(error)) from error
             raise ConnectFailed(_connect_kind(error), f"{endpoint.name}: {error}") from error
 
     def is_clean(self) -> bool:

@@ -13,6 +13,10 @@ class ConnectFailed(UpstreamFailure):
     """No connection came about, so nothing was sent."""
 
 
+class OutOfResources(UpstreamFailure):
+    """This process or machine has nothing left to connect with; the endpoint has no part in it."""
+
+
 class ConnectionDied(UpstreamFailure):
     """The connection ended before any byte of a response.
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cache.endpoints import Endpoint
-from metrics import RETRIES, UPSTREAM_FAILURES
+from metrics import RETRIES, RETRIES_DENIED, UPSTREAM_FAILURES
 from proxy.errors import GatewayError
 from proxy.failures import (
     ConnectFailed,
     ConnectionDied,
+    OutOfResources,
     ResponseBroken,
     ResponseInvalid,
     ResponseTimeout,
@@ -55,7 +56,7 @@ class Answer:
 
 
 class Forwarder:
-    """Sends requests on, and again where the contract (§5) allows it.
+    """Sends requests on, and again where that can harm nobody.
 
     `retries` bounds further attempts after connections that did not come about; `replay` allows a
     request whose endpoint died to be sent to one other.
@@ -104,6 +105,7 @@ class _Attempts:
         self._lease: Lease | None = None
         self._answer: Answer | None = None  # the answer, or a 503 until there is a better one
         self._failure: UpstreamFailure | None = None  # of the last attempt
+        self._denied = False  # the budget had no further attempt left
 
     def run(self) -> Answer:
         """Attempt until there is an answer or nothing more to try."""
@@ -128,7 +130,7 @@ class _Attempts:
         if ended is None:
             return None
         self._step = self._rules.after(ended, lease.endpoint.key)
-        following = self._following(lease)
+        following = self._following(lease, ended)
         if following is not lease and ended is not Failure.UNAVAILABLE:
             lease.release()
         if following is not None:
@@ -137,7 +139,8 @@ class _Attempts:
 
     def _exchange(self, lease: Lease) -> Failure | None:
         """Send the request; None if the answer is good to pass on, else how the attempt ended."""
-        fresh = self._step is Step.RESEND
+        # A request that must not run twice never meets the doubt an idle connection brings.
+        fresh = self._step is Step.RESEND or not self._rules.replay
         try:
             reply = self._transport.exchange(lease.endpoint, self._request, fresh=fresh)
         except UpstreamFailure as failure:
@@ -155,15 +158,23 @@ class _Attempts:
         self._failure = None
         return Failure.UNAVAILABLE if reply.head.status == 503 else None
 
-    def _following(self, lease: Lease) -> Lease | None:
+    def _following(self, lease: Lease, ended: Failure) -> Lease | None:
         """Where the next attempt goes, if the rules, the endpoints and the budget have one left."""
         if self._step is Step.GIVE_UP:
             return None
-        following = lease if self._step is Step.RESEND else self._candidates.take()
-        if following is None or self._budget.allows_retry():
+        if self._step is Step.RESEND:
+            return lease  # the first attempt on an endpoint that had closed an idle connection
+        following = self._candidates.take()
+        if following is None:
+            return None
+        # A 503 says that there is too much work, so more of it is never beyond the budget.
+        transport = ended is not Failure.UNAVAILABLE
+        sound = transport and self._candidates.is_sound(following.endpoint)
+        if self._budget.allows_retry(to_sound=sound):
             return following
-        if following is not lease:
-            following.release()
+        following.release()
+        self._denied = True
+        RETRIES_DENIED.inc()
         return None
 
     def _may_pass_on(self) -> bool:
@@ -174,7 +185,11 @@ class _Attempts:
 
     def _error(self) -> GatewayError:
         model, tries = self._candidates.model, f"after {self._count} attempt(s)"
+        if self._denied:
+            tries += ", and too many requests are being retried already"
         failure = self._failure
+        if isinstance(failure, OutOfResources):
+            return GatewayError("gateway_overloaded", f"the gateway can't connect: {failure}")
         if isinstance(failure, ResponseTimeout):
             return GatewayError("upstream_timeout", f"model {model!r}: {failure}, {tries}")
         if isinstance(failure, ResponseInvalid):

@@ -53,6 +53,10 @@ class SetAside:
             with self._lock:
                 self._records.pop(endpoint.key, None)
 
+    def is_sound(self, endpoint: Endpoint) -> bool:
+        """Whether nothing is held against `endpoint`: it has not failed since it last answered."""
+        return endpoint.key not in self._records
+
     def free(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Those of `endpoints` that are not set aside now; all of them if none were left."""
         if not self._records:

@@ -35,11 +35,17 @@ class RetryBudget:
             self._now()[1] += 1
             self._requests += 1
 
-    def allows_retry(self) -> bool:
-        """Take one retry out of the budget, if there is one left."""
+    def allows_retry(self, *, to_sound: bool = False) -> bool:
+        """Take one retry out of the budget.
+
+        False if there is none left, unless the retry goes `to_sound`: to an endpoint that has
+        nothing held against it. A fleet of which one pod has died is not a dying fleet; in one that
+        is, soon no endpoint is sound.
+        """
         with self._lock:
             now = self._now()
-            if self._retries + 1 > max(self._minimum, self._ratio * self._requests):
+            left = self._retries + 1 <= max(self._minimum, self._ratio * self._requests)
+            if not left and not to_sound:
                 return False
             now[2] += 1
             self._retries += 1

@@ -1,4 +1,4 @@
-"""What may be tried again after an attempt failed, and where (contract §5)."""
+"""What may be tried again after an attempt failed, and where."""
 
 from enum import Enum, auto
 
@@ -39,8 +39,8 @@ class RetryRules:
     """
 
     def __init__(self, *, retries: int, replay: bool) -> None:
+        self.replay = replay
         self._connects_left = retries
-        self._replay = replay
         self._resent = False
         self._tried_after_503 = False
         self._suspects: set[Key] = set()
@@ -53,6 +53,9 @@ class RetryRules:
     def after(self, failure: Failure, endpoint: Key) -> Step:
         """What the attempt on `endpoint` that ended in `failure` may be followed by."""
         match failure:
+            case Failure.NOTHING_SENT if endpoint in self._suspects:
+                # It died of nothing or of the request, and this only shows that it is dead.
+                return Step.ELSEWHERE if self._may_go_elsewhere() else Step.GIVE_UP
             case Failure.NOTHING_SENT:
                 self._connects_left -= 1
                 allowed = self._connects_left >= 0 and self._may_go_elsewhere()
@@ -70,4 +73,4 @@ class RetryRules:
         return Step.GIVE_UP
 
     def _may_go_elsewhere(self) -> bool:
-        return not self._suspects or (self._replay and len(self._suspects) == 1)
+        return not self._suspects or (self.replay and len(self._suspects) == 1)

@@ -121,6 +121,10 @@ class Candidates:
         self._tried.add(lease.endpoint.key)
         return lease
 
+    def is_sound(self, endpoint: Endpoint) -> bool:
+        """Whether `endpoint` has not failed since it last answered."""
+        return self._router.aside.is_sound(endpoint)
+
     def failed(self, endpoint: Endpoint) -> None:
         """Note that `endpoint` failed on transport level."""
         self._router.aside.failed(endpoint, self._routable())

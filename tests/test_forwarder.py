@@ -171,7 +171,7 @@ PATHS: list[tuple[tuple[Outcome, ...], int | str, list[int]]] = [
 
 
 @pytest.mark.parametrize(("outcomes", "result", "tried"), PATHS)
-def test_each_path_ends_as_the_contract_says(
+def test_each_path_ends_as_promised(
     outcomes: tuple[Outcome, ...], result: int | str, tried: list[int]
 ) -> None:
     setting = Setting(*outcomes)

@@ -3,29 +3,63 @@
 from contextlib import suppress
 
 import pytest
-from prometheus_client import Counter
+from prometheus_client import REGISTRY, Counter
 
 from metrics import RETRIES, UPSTREAM_FAILURES
 from proxy.errors import GatewayError
 from routing.aside import FAILURES
+from routing.budget import RetryBudget
 from tests.fakes import endpoint, endpoints
 from tests.test_forwarder import BROKEN, DIED, INVALID, REFUSED, STALE, TIMEOUT, Outcome, Setting
+
+
+def denied() -> float:
+    return REGISTRY.get_sample_value("gateway_retries_denied_total") or 0.0
+
+
+def use_up(budget: RetryBudget) -> None:
+    while budget.allows_retry():
+        pass
 
 
 @pytest.mark.parametrize(
     ("outcomes", "code"), [((REFUSED,), "upstream_unreachable"), ((DIED,), "upstream_reset")]
 )
-def test_without_a_budget_nothing_is_retried(outcomes: tuple[Outcome, ...], code: str) -> None:
+def test_without_a_budget_nothing_is_retried_on_endpoints_that_failed_too(
+    outcomes: tuple[Outcome, ...], code: str
+) -> None:
     setting = Setting(*outcomes)
-    while setting.budget.allows_retry():
-        pass
+    use_up(setting.budget)
+    for other in endpoints(4):
+        setting.aside.failed(other, endpoints(4))
+    before = denied()
     assert setting.error() == code
+    assert denied() == before + 1
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, DIED])
+def test_without_a_budget_a_sound_endpoint_is_tried_all_the_same(outcome: Outcome) -> None:
+    setting = Setting(outcome)
+    use_up(setting.budget)
+    assert setting.status() == 200
+
+
+def test_a_fresh_connection_in_place_of_a_closed_one_needs_no_budget() -> None:
+    setting = Setting(STALE, pods=1)
+    use_up(setting.budget)
+    setting.aside.failed(endpoint(1), endpoints(1))
+    assert setting.status() == 200
+
+
+def test_a_pod_that_dies_with_an_idle_connection_costs_none_of_the_retries() -> None:
+    setting = Setting(STALE, REFUSED, retries=0)
+    assert setting.status() == 200
+    assert setting.budget.allows_retry()
 
 
 def test_without_a_budget_a_503_passes() -> None:
     setting = Setting(503)
-    while setting.budget.allows_retry():
-        pass
+    use_up(setting.budget)
     assert setting.status() == 503
 
 

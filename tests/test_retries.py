@@ -1,4 +1,4 @@
-"""The retry rules (contract §5), as a table and over every sequence of failures."""
+"""The retry rules, as a table and over every sequence of failures."""
 
 from itertools import product
 
