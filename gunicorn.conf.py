@@ -1,7 +1,9 @@
 """The server: which worker, how many threads, and when the gateway's background work runs."""
 
 import atexit
+import glob
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -35,14 +37,26 @@ def _remove_directory(path: str, owner: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _most_connections() -> int:
+    """As many clients as there are file descriptors for, with one more each for its endpoint."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(1, (most - 100) // 2)
+
+
 # Every worker counts in files of this directory (`metrics.py`) and has its socket there. It is
 # always our own, because it is removed at the end; a reload, which reads this file again, keeps it.
-_directory_prefix = os.path.join(tempfile.gettempdir(), f"gateway-{os.getpid()}-")
+_prefix = f"gateway-{os.getpid()}-"
+_directory_prefix = os.path.join(tempfile.gettempdir(), _prefix)
 _reloading = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").startswith(_directory_prefix)
 # A token that is missing at this moment must not end a gateway that runs.
 _chosen = _settings(try_source=not _reloading)
 if not _reloading:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"gateway-{os.getpid()}-")
+    # A container that was killed left its own behind, under the same process id.
+    for _left in glob.glob(f"{_directory_prefix}*"):
+        shutil.rmtree(_left, ignore_errors=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
     atexit.register(_remove_directory, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
 
 wsgi_app = "gateway:from_environ()"
@@ -50,7 +64,7 @@ bind = f"0.0.0.0:{_chosen.port}"
 worker_class = "proxy.worker.GatewayWorker"
 workers = _chosen.workers
 threads = _chosen.threads + SPARE_THREADS
-worker_connections = 2 * threads + 1000
+worker_connections = min(2 * threads + 1000, _most_connections())
 backlog = 2048
 keepalive = 75
 timeout = 60

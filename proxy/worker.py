@@ -94,12 +94,6 @@ class GatewayWorker(ThreadWorker):
             application.gateway.wait_until_informed(FIRST_LIST_SECONDS)
         super().run()
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: begin to drain, on the loop: interrupted code may hold any lock here."""
-        if self.alive:
-            self.method_queue.defer(self._begin_draining)
-        super().handle_exit(sig, frame)
-
     def _begin_draining(self) -> None:
         application: Any = self.wsgi
         application.gateway.begin_draining()
@@ -140,7 +134,11 @@ class GatewayWorker(ThreadWorker):
         self._lingering.expire()
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """While draining, connections that wait for a request do so until `deadline` only."""
+        """The loop has ended: drain, and let no connection wait for a request past `deadline`.
+
+        Called once, on the loop's thread, as the first thing after the last turn.
+        """
+        self._begin_draining()
         super()._cap_keepalive(deadline)  # type: ignore[misc] # not in the stubs
         for connection in self.pending_conns:
             connection.timeout = min(connection.timeout or deadline, deadline)
@@ -151,6 +149,9 @@ class GatewayWorker(ThreadWorker):
             req, conn.sock, conn.client, conn.server, self.cfg, response_class=AnswerHead
         )
         environ["wsgi.multithread"] = True
+        cookies = [value for name, value in req.headers if name == "COOKIE"]
+        if len(cookies) > 1:  # gunicorn joins them with a comma, which may be part of one
+            environ["HTTP_COOKIE"] = "; ".join(cookies)
         application: Any = self.wsgi
         content = application(environ, response.start_response)
         if self._must_close(req):

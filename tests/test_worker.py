@@ -19,7 +19,6 @@ OVERRIDDEN = [
     for name in (
         "run",
         "accept",
-        "handle_exit",
         "handle_request",
         "handle_error",
         "murder_pending",
