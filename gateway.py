@@ -93,12 +93,12 @@ def _add_inference(app: GatewayApp) -> None:
 
 
 def _add_models(app: GatewayApp) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", provide_automatic_options=False)
     def list_models() -> ResponseReturnValue:
         app.gateway.inference.authorize(request)
         return jsonify(status.models(app.gateway))
 
-    @app.get("/v1/models/<path:name>")
+    @app.get("/v1/models/<path:name>", provide_automatic_options=False)
     def get_model(name: str) -> ResponseReturnValue:
         app.gateway.inference.authorize(request)
         return jsonify(status.model(app.gateway, name.rstrip("/")))
@@ -108,21 +108,21 @@ def _add_probes(app: GatewayApp) -> None:
     registry = CollectorRegistry()
     registry.register(_collector(app.gateway))
 
-    @app.get("/healthz")
+    @app.get("/healthz", provide_automatic_options=False)
     def healthz() -> ResponseReturnValue:
         document, ready = status.health(app.gateway)
         return jsonify(document), 200 if ready else 503
 
-    @app.get("/livez")
+    @app.get("/livez", provide_automatic_options=False)
     def livez() -> ResponseReturnValue:
         return jsonify({"status": "alive"})
 
-    @app.get("/metrics")
+    @app.get("/metrics", provide_automatic_options=False)
     def metrics() -> ResponseReturnValue:
         return generate_latest(registry), {"Content-Type": CONTENT_TYPE_LATEST}
 
-    @app.get("/status")
-    @app.get("/status.json")
+    @app.get("/status", provide_automatic_options=False)
+    @app.get("/status.json", provide_automatic_options=False)
     def overview() -> ResponseReturnValue:
         return jsonify(status.overview(app.gateway))
 

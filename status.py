@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 
 def health(gateway: Gateway) -> tuple[Document, bool]:
-    """Whether this worker should get traffic, and why (contract §2)."""
+    """Whether this worker should get traffic, and why."""
     reason: str | None = None
     snapshot: Snapshot | None = None
     try:

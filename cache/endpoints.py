@@ -13,7 +13,7 @@ Key = tuple[str, int]
 class Endpoint:
     """One pod's address as its slice entry tells it, every optional field made plain.
 
-    `routable` is the verdict on the three conditions (contract: ready, serving, not
+    `routable` is the verdict on the three conditions (ready, serving, not
     terminating); two entries that differ in any field are different values, which is how a
     change of an entry is noticed.
     """

@@ -113,8 +113,8 @@ def trim_token(configuration: Any) -> None:  # its types do not know the hook
     def refresh(current: client.Configuration) -> None:
         try:
             read_again(current)  # which puts itself back as the hook
-        except (OSError, ValueError) as error:
-            raise config.ConfigException(str(error)) from error
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise config.ConfigException(str(error)) from error  # a plugin may print anything
         trim_token(current)
 
     configuration.refresh_api_key_hook = refresh

@@ -25,7 +25,7 @@ class AnswerBroken(Exception):
 class AnswerBody:
     """Passes content on as it comes.
 
-    An answer that breaks off gets the contract's last event where it is an event stream, and then
+    An answer that breaks off gets a last event that says so where it is an event stream, and then
     `AnswerBroken`, so that a truncated answer is never a well-formed one. `cleanup` is closed when
     it is over: at its end, on an error, or when the client has left.
     """
@@ -49,6 +49,7 @@ class AnswerBody:
         self._drain = drain
         self._cleanup = cleanup
         self._broken = False
+        self._ended = False
         self._content = self._pass_on()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -61,6 +62,7 @@ class AnswerBody:
             while content := self._stream.read():
                 self._record.passed(len(content))
                 yield content
+            self._ended = True  # asked for more, so the last of it has been sent
         except UpstreamFailure as failure:
             self._broken = True
             error = self._error(failure)
@@ -79,8 +81,8 @@ class AnswerBody:
 
     def close(self) -> None:
         """End it, whatever state it is in. Idempotent."""
-        if not self._stream.complete and not self._broken:
+        if not self._ended and not self._broken:
             self._record.aborted("receiving")
-        self._broken = True  # a second close tells nothing new
+        self._ended = True  # a second close tells nothing new
         self._cleanup.close()
         self._record.finish(self._status)

@@ -1,4 +1,4 @@
-"""Which header fields pass through, and which are the gateway's own (contract §4)."""
+"""Which header fields pass through, and which are the gateway's own."""
 
 import re
 import uuid

@@ -33,6 +33,8 @@ from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrate
 log = logging.getLogger("gateway.proxy")
 
 STRATEGY_HEADER = "routing-strategy"
+#: Seconds a request waits for a place. So short that refusals need few threads.
+_PLACE_SECONDS = 0.005
 _CODES: dict[type[Exception], str] = {
     NoReadyEndpoints: "no_ready_endpoints",
     ModelUnknown: "model_not_found",
@@ -97,10 +99,9 @@ class InferenceHandler:
     def _refused(self, error: Exception, request: Request, record: RequestRecord) -> Response:
         if isinstance(error, ClientDisconnected):
             record.aborted("sending")
-        if self._drain.over:
+        failure = failure_of(error, request)
+        if self._drain.over and failure.kind.status > 500:  # the connections were ended by us
             failure = GatewayError("gateway_draining", "the gateway's time to finish is over")
-        else:
-            failure = failure_of(error, request)
         if failure.code == "internal_error":
             log.error("a bug: request %s", record.request_id, exc_info=error)
         record.failed(failure.code, failure.message)
@@ -152,7 +153,8 @@ class InferenceHandler:
     def _admit(self, cleanup: ExitStack) -> None:
         if self._drain.over:
             raise GatewayError("gateway_draining", "the gateway is stopping")
-        if not self._places.acquire(blocking=False):
+        # A place comes back a moment after its client has the last byte.
+        if not self._places.acquire(timeout=_PLACE_SECONDS):
             raise GatewayError(
                 "gateway_overloaded",
                 f"the gateway is answering {self._capacity} requests, which is all it can",
@@ -170,7 +172,7 @@ class InferenceHandler:
 
 
 def failure_of(error: Exception, request: Request) -> GatewayError:
-    """The contract's name for what went wrong; what has none is a bug of ours."""
+    """The name of what went wrong; what has none is a bug of ours."""
     if isinstance(error, GatewayError):
         return error
     if type(error) in _CODES:

@@ -22,7 +22,7 @@ from simulator.pod import Engine
 
 ROOT = Path(__file__).parent.parent
 #: Seconds between two events of the story.
-PACE = 4.0
+PACE = 3.0
 START_SECONDS = 20.0
 
 JSON = "-H 'Content-Type: application/json'"
@@ -152,18 +152,18 @@ def _wait_until_ready(
 
 
 def _story(model: Model) -> Iterator[Callable[[], object]]:
-    """A pod starts, loads, becomes ready; an old one terminates; now and then one crashes."""
+    """An old pod terminates, a new one starts, loads, becomes ready; now and then one crashes."""
     for round_number in itertools.count(1):
-        fresh = model.create_pod()
-        yield fresh.start
-        yield fresh.load
-        yield fresh.become_ready
         oldest = next(pod for pod in model.pods if pod.condition == "ready")
         if round_number % 3:
             yield oldest.terminate
         else:
             yield oldest.crash
             yield oldest.remove
+        fresh = model.create_pod()
+        yield fresh.start
+        yield fresh.load
+        yield fresh.become_ready
 
 
 def _tell(cluster: Cluster, log: Path, stopped: threading.Event) -> None:

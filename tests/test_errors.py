@@ -1,4 +1,4 @@
-"""The table of errors is the contract's."""
+"""The table of errors is the one clients are promised."""
 
 import json
 
@@ -8,8 +8,8 @@ from proxy.errors import KINDS, GatewayError
 
 OVERLOADED, INVALID, API = "overloaded_error", "invalid_request_error", "api_error"
 
-#: Contract §3: code, status, type, param, retry. Those in brackets it names elsewhere.
-CONTRACT = [
+#: As promised: code, status, type, param, retry. Those in brackets it names elsewhere.
+PROMISED = [
     ("no_ready_endpoints", 503, OVERLOADED, None, True),
     ("endpoints_unknown", 503, OVERLOADED, None, True),
     ("endpoints_stale", 503, OVERLOADED, None, True),
@@ -30,8 +30,8 @@ CONTRACT = [
 ]
 
 
-@pytest.mark.parametrize(("code", "status", "kind", "param", "retry"), CONTRACT)
-def test_each_code_is_answered_as_the_contract_says(
+@pytest.mark.parametrize(("code", "status", "kind", "param", "retry"), PROMISED)
+def test_each_code_is_answered_as_promised(
     code: str, status: int, kind: str, param: str | None, retry: bool
 ) -> None:
     error = GatewayError(code, "what happened")
@@ -51,7 +51,7 @@ def test_each_code_is_answered_as_the_contract_says(
 
 def test_the_table_has_no_code_that_nobody_knows() -> None:
     further = {"upstream_died", "upstream_idle", "method_not_allowed", "bad_request"}
-    assert set(KINDS) == {code for code, *_ in CONTRACT} | further
+    assert set(KINDS) == {code for code, *_ in PROMISED} | further
 
 
 def test_only_a_bug_is_a_500() -> None:

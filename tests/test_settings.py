@@ -42,7 +42,7 @@ DEFAULTS = {
 }
 
 
-def test_an_empty_environment_gives_the_defaults_of_the_contract() -> None:
+def test_an_empty_environment_gives_the_defaults_that_are_promised() -> None:
     settings = Settings.from_environ({})
     assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
 

@@ -1,4 +1,4 @@
-"""Reading EndpointSlices: every row of the contract's first section, by hand and as recorded."""
+"""Reading EndpointSlices: every rule of the README, by hand and as recorded."""
 
 import json
 from collections import Counter

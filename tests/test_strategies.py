@@ -24,7 +24,7 @@ def picks(strategy: Strategy, of: Sequence[Endpoint], times: int) -> list[str | 
     return [strategy.pick(of, {}).pod for _ in range(times)]
 
 
-def test_the_names_are_those_of_the_contract() -> None:
+def test_the_names_are_those_that_are_promised() -> None:
     assert set(STRATEGIES) == {"random", "round-robin", "least-request", "power-of-two"}
 
 

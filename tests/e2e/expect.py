@@ -1,4 +1,4 @@
-"""What an error of the gateway looks like, and how it is counted (contract §3)."""
+"""What an error of the gateway looks like, and how it is counted."""
 
 import json
 from collections import Counter

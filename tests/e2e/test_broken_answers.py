@@ -1,4 +1,4 @@
-"""What breaks after an answer has begun is visible to every client (contract §3)."""
+"""What breaks after an answer has begun is visible to every client."""
 
 import gzip
 import json

@@ -1,5 +1,6 @@
 """A gateway that has all the work it can do says so at once, and stays visible."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ def busy(gateway: GatewayProcess) -> Iterator[None]:
 
 
 def p99(times: list[float]) -> float:
-    return sorted(times)[int(len(times) * 0.99)]
+    """The time that one of a hundred exceeds."""
+    return sorted(times)[math.ceil(len(times) * 0.99) - 1]
 
 
 def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_places_are_taken(
@@ -38,7 +40,7 @@ def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_plac
     gateway = start_gateway(threads=str(CAPACITY)).ready()
     health, refusals = [], []
     with busy(gateway):
-        for _ in range(100):
+        for _ in range(300):
             started = time.monotonic()
             assert gateway.get("/healthz").status_code == 200
             health.append(time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""Every error the gateway makes: provoked for real, and told the same way (contract §3)."""
+"""Every error the gateway makes: provoked for real, and told the same way."""
 
 from collections.abc import Iterator
 

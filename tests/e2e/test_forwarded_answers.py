@@ -1,4 +1,4 @@
-"""What an endpoint answers reaches the client as it is (contract §4)."""
+"""What an endpoint answers reaches the client as it is."""
 
 import gzip
 import json

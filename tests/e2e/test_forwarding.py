@@ -1,4 +1,4 @@
-"""What reaches an endpoint is what the client sent, and nothing else does (contract §4)."""
+"""What reaches an endpoint is what the client sent, and nothing else does."""
 
 import json
 from collections.abc import Iterator

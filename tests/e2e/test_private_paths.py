@@ -1,4 +1,4 @@
-"""What is no inference path never reaches a pod, however it is spelled (contract §2)."""
+"""What is no inference path never reaches a pod, however it is spelled."""
 
 from collections.abc import Iterator
 

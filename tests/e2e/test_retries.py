@@ -1,4 +1,4 @@
-"""What is tried again, where, and what never is (contract §5)."""
+"""What is tried again, where, and what never is."""
 
 import json
 import socket

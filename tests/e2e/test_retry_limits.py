@@ -1,4 +1,4 @@
-"""A dying fleet is not hit by a storm, and an endpoint that fails is left alone (contract §5)."""
+"""A dying fleet is not hit by a storm, and an endpoint that fails is left alone."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -146,7 +146,7 @@ def test_a_thousand_invented_names_do_not_grow_the_metrics(town: Place) -> None:
     assert gateway.metric("gateway_requests_total", model="unknown", status="404") >= 300
 
 
-def test_the_metrics_of_the_contract_are_there_and_well_formed(town: Place) -> None:
+def test_the_metrics_that_are_promised_are_there_and_well_formed(town: Place) -> None:
     town.gateway.chat("org/llama", headers=KEY)
     answer = town.gateway.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")
