@@ -1,7 +1,27 @@
-"""What holds for all tests."""
+"""What holds for all tests, and pods of the simulator for those that look at one alone."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
 from hypothesis import settings
+
+from simulator.pod import ModelPod
+from tests.podclient import MakePod, ready_pod
 
 # The machine is shared with real gateways under load: how long an example takes says nothing.
 settings.register_profile("here", deadline=None, database=None)
 settings.load_profile("here")
+
+
+@pytest.fixture
+def make_pod() -> Iterator[MakePod]:
+    """Start pods that are ready, with engines of the settings given."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(ready_pod(**settings))
+
+
+@pytest.fixture
+def pod(make_pod: MakePod) -> ModelPod:
+    """A pod that is ready."""
+    return make_pod()

@@ -3,24 +3,11 @@
 import http.client
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from simulator.pod import ModelPod
-from tests.podclient import MakePod, ask, begin, events, ready_pod
-
-
-@pytest.fixture
-def make_pod() -> Iterator[MakePod]:
-    with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(ready_pod(**settings))
-
-
-@pytest.fixture
-def pod(make_pod: MakePod) -> ModelPod:
-    return make_pod()
+from tests.podclient import MakePod, ask, begin, events
 
 
 def test_a_request_is_kept_as_it_came(pod: ModelPod) -> None:

@@ -2,8 +2,6 @@
 
 import http.client
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -16,19 +14,7 @@ from tests.podclient import (
     eventually,
     new_pod,
     read_to_the_end,
-    ready_pod,
 )
-
-
-@pytest.fixture
-def make_pod() -> Iterator[MakePod]:
-    with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(ready_pod(**settings))
-
-
-@pytest.fixture
-def pod(make_pod: MakePod) -> ModelPod:
-    return make_pod()
 
 
 def health(pod: ModelPod) -> int:
