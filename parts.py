@@ -82,6 +82,13 @@ def build(
     store = SnapshotStore(settings.cache_ttl, clock)
     in_flight, aside = InFlight(), SetAside(clock)
     connections = ConnectionPool(clock, per_endpoint=settings.threads)
+    informed = threading.Event()
+
+    def on_change(snapshot: Snapshot) -> None:
+        informed.set()
+        aside.observe(snapshot)
+        connections.prune(snapshot.keys())
+
     router = Router(
         store,
         in_flight,
@@ -91,21 +98,34 @@ def build(
         service=settings.service,
         terminating_fallback=settings.terminating_fallback,
     )
+    drain = Drain(settings.grace_seconds, connections.shut_down_all)
+    return Gateway(
+        settings,
+        store,
+        _poller(settings, source, store, on_change, clock, rng),
+        router,
+        _inference(settings, router, connections, drain, clock),
+        drain,
+        Peers(directory, lambda: Facts.of(in_flight.counts(), aside.set_aside())),
+        informed,
+    )
 
-    informed = threading.Event()
 
-    def on_change(snapshot: Snapshot) -> None:
-        informed.set()
-        aside.observe(snapshot)
-        connections.prune(snapshot.keys())
-
+def _poller(
+    settings: Settings,
+    source: Source,
+    store: SnapshotStore,
+    on_change: Callable[[Snapshot], None],
+    clock: Callable[[], float],
+    rng: random.Random,
+) -> Poller:
     reading = Reading(
         service=settings.service,
         port_name=settings.port_name,
         require_serving=settings.require_serving,
         allow_loopback=settings.allow_loopback or settings.source_file is not None,
     )
-    poller = Poller(
+    return Poller(
         source,
         store,
         SliceSet(reading),
@@ -115,17 +135,24 @@ def build(
         on_change=on_change,
         clock=clock,
     )
-    adapter = EndpointAdapter(connections, clock, idle_timeout=settings.idle_timeout)
+
+
+def _inference(
+    settings: Settings,
+    router: Router,
+    connections: ConnectionPool,
+    drain: Drain,
+    clock: Callable[[], float],
+) -> InferenceHandler:
     transport = Transport(
-        adapter,
+        EndpointAdapter(connections, clock, idle_timeout=settings.idle_timeout),
         connect_timeout=settings.connect_timeout,
         first_byte_timeout=settings.first_byte_timeout,
     )
     forwarder = Forwarder(
         transport, RetryBudget(clock), retries=settings.retries, replay=settings.replay
     )
-    drain = Drain(settings.grace_seconds, connections.shut_down_all)
-    inference = InferenceHandler(
+    return InferenceHandler(
         router,
         forwarder,
         drain,
@@ -135,5 +162,3 @@ def build(
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
         clock=clock,
     )
-    peers = Peers(directory, lambda: Facts.of(in_flight.counts(), aside.set_aside()))
-    return Gateway(settings, store, poller, router, inference, drain, peers, informed)
