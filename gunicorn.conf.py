@@ -91,6 +91,11 @@ def when_ready(server: Any) -> None:
     mark_process_dead(os.getpid())  # the arbiter has gauges too now, but nothing to say with them
 
 
+def post_fork(server: Any, worker: Any) -> None:
+    """In the worker, first thing: where signals land until it has handlers of its own."""
+    worker.early_signals = server.SIG_QUEUE
+
+
 def post_worker_init(worker: Any) -> None:
     """Start the background work, after the fork: threads do not survive one."""
     worker.wsgi.gateway.start()

@@ -5,7 +5,9 @@ It builds on private methods of gunicorn 27.0.1, which is pinned; tests guard ea
 
 import errno
 import logging
+import queue
 import select
+import signal
 import socket
 import struct
 import time
@@ -26,6 +28,7 @@ log = logging.getLogger("gateway.server")
 
 #: Seconds for which a worker that is not the first waits for its first list before it accepts.
 FIRST_LIST_SECONDS = 2.0
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds without a further attempt when the process has no file descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
 #: Bytes of a refused request's body that are read for the sake of keeping the connection; gunicorn
@@ -85,14 +88,24 @@ class GatewayWorker(ThreadWorker):
     The application has an attribute `gateway` with `begin_draining()` and `wait_until_informed()`.
     """
 
+    #: What the arbiter's handler, which a fork inherits, got before ours were in place.
+    early_signals: queue.SimpleQueue[int]
+
     def run(self) -> None:
         """Serve until told to stop, and then until the last connection is over."""
+        self._heed_early_signals()
         self._lingering = Lingering(self.poller, self._lingered)
-        if self.age > 1:
+        if self.age > 1 and self.alive:
             # Another one answers already, or did, and knows the cluster: no client shall notice.
             application: Any = self.wsgi
             application.gateway.wait_until_informed(FIRST_LIST_SECONDS)
         super().run()
+
+    def _heed_early_signals(self) -> None:
+        """Stop at once if told to while starting: the arbiter says it only once."""
+        while not self.early_signals.empty():
+            if self.early_signals.get_nowait() in _STOPPING:
+                self.alive = False
 
     def _begin_draining(self) -> None:
         application: Any = self.wsgi

@@ -179,9 +179,11 @@ class GatewayProcess:
 
 
 @contextmanager
-def gateway_process(directory: Path, **environment: str) -> Iterator[GatewayProcess]:
+def gateway_process(
+    directory: Path, *arguments: str, **environment: str
+) -> Iterator[GatewayProcess]:
     """A gateway that is started, and ended whatever happens; none of its workers may survive."""
-    gateway = GatewayProcess(directory, environment).start()
+    gateway = GatewayProcess(directory, environment, *arguments).start()
     try:
         yield gateway
     finally:

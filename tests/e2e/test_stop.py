@@ -13,9 +13,9 @@ import requests
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.place import process_of
+from tests.e2e.place import environment_of, process_of
 from tests.e2e.test_pod_life import events
-from tests.harness import PATIENCE, GatewayProcess, wait_for
+from tests.harness import PATIENCE, GatewayProcess, gateway_process, wait_for
 from tests.wire import Wire, chat_body, post
 
 GET_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
@@ -28,6 +28,18 @@ def stop(gateway: GatewayProcess) -> None:
 def listens(gateway: GatewayProcess) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", gateway.port)) == 0
+
+
+def test_a_worker_that_is_only_starting_hears_the_signal_too(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    environment = environment_of(cluster, tmp_path, grace_seconds="600")
+    configuration = str(Path(__file__).parent / "slow_fork.py")
+    with gateway_process(tmp_path, "-c", configuration, **environment) as gateway:
+        gateway.listening()
+        wait_for(lambda: "Booting worker" in gateway.logs(), "a worker is starting")
+        stop(gateway)
+        assert gateway.process.wait(PATIENCE) == 0
 
 
 def test_a_running_stream_finishes_within_the_grace(
