@@ -12,6 +12,7 @@ COPY *.py /opt/gateway/app/
 COPY cache/ /opt/gateway/app/cache/
 COPY routing/ /opt/gateway/app/routing/
 COPY proxy/ /opt/gateway/app/proxy/
+COPY relay/ /opt/gateway/app/relay/
 # Bytecode that ignores file times: the root file system is read-only at run time, and a start costs no compiling.
 # The modes are set because a checkout under a strict umask would be unreadable to the image's user.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/gateway \

@@ -15,9 +15,10 @@ from cache.store import EndpointsStale, EndpointsUnknown, SnapshotStore
 from peers import Facts, Peers
 from proxy.drain import Drain
 from proxy.forwarder import Forwarder
-from proxy.inference import InferenceHandler
+from proxy.inference import INFERENCE_PATHS, InferenceHandler
 from proxy.keys import ApiKeys
 from proxy.pool import ConnectionPool
+from proxy.relayed import Limits, StreamRelay
 from proxy.transport import EndpointAdapter, Transport
 from routing.aside import SetAside
 from routing.budget import RetryBudget
@@ -37,26 +38,43 @@ class Gateway:
     inference: InferenceHandler
     drain: Drain
     peers: Peers
+    relay: StreamRelay | None
     informed: threading.Event  # set by the first good list
     started: float = field(default_factory=time.time)
 
     def start(self) -> None:
         """Start what runs in the background."""
         self.peers.start()
+        if self.relay is not None:
+            self.relay.link.start()
         self.poller.start()
 
     def wait_until_informed(self, seconds: float) -> None:
         """Wait for the first good list, but no longer than `seconds`."""
         self.informed.wait(seconds)
 
+    def wait_until_linked(self, seconds: float) -> None:
+        """Wait for the relay, but no longer than `seconds`."""
+        if self.relay is not None:
+            self.relay.link.linked.wait(seconds)
+
     def begin_draining(self) -> None:
         """Turn unready at once; what runs goes on until the grace is over."""
         self.drain.begin()
+        if self.relay is not None:
+            self.relay.link.leave()
+
+    @property
+    def streams(self) -> int:
+        """How many streams this worker accounts for while the relay moves them."""
+        return 0 if self.relay is None else self.relay.link.count
 
     def stop(self) -> None:
         """Stop what runs in the background."""
         self.poller.stop()
         self.peers.stop()
+        if self.relay is not None:
+            self.relay.link.stop()
 
     def pools(self) -> list[Pool]:
         """All models' pools; none where nothing trustworthy is known."""
@@ -98,15 +116,26 @@ def build(
         service=settings.service,
         terminating_fallback=settings.terminating_fallback,
     )
-    drain = Drain(settings.grace_seconds, connections.shut_down_all)
+    relay = None
+    if directory is not None and settings.relay:
+        limits = Limits(settings.idle_timeout, settings.send_timeout, settings.total_timeout)
+        relay = StreamRelay(directory, limits, in_flight, clock)
+
+    def end_what_runs() -> None:
+        connections.shut_down_all()
+        if relay is not None:
+            relay.link.cut()
+
+    drain = Drain(settings.grace_seconds, end_what_runs)
     return Gateway(
         settings,
         store,
         _poller(settings, source, store, on_change, clock, rng),
         router,
-        _inference(settings, router, connections, drain, clock),
+        _inference(settings, router, connections, drain, relay, clock),
         drain,
         Peers(directory, lambda: Facts.of(in_flight.counts(), aside.set_aside())),
+        relay,
         informed,
     )
 
@@ -142,6 +171,7 @@ def _inference(
     router: Router,
     connections: ConnectionPool,
     drain: Drain,
+    relay: StreamRelay | None,
     clock: Callable[[], float],
 ) -> InferenceHandler:
     transport = Transport(
@@ -156,9 +186,12 @@ def _inference(
         router,
         forwarder,
         drain,
+        paths=(*INFERENCE_PATHS, *settings.extra_paths),
         capacity=settings.threads,
         max_body_bytes=settings.max_body_bytes,
         retry_after=settings.retry_after,
+        max_streams=settings.max_streams,
+        relay=relay,
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
         clock=clock,
     )

@@ -131,6 +131,8 @@ class Settings:
     connect_timeout: float = _setting("GATEWAY_CONNECT_TIMEOUT", _seconds(0.01, 60), 1.0)
     first_byte_timeout: float = _setting("GATEWAY_FIRST_BYTE_TIMEOUT", _seconds(0.1), 600.0)
     idle_timeout: float = _setting("GATEWAY_IDLE_TIMEOUT", _seconds(0.1), 120.0)
+    send_timeout: float = _setting("GATEWAY_SEND_TIMEOUT", _seconds(0.1), 30.0)
+    total_timeout: float = _setting("GATEWAY_TOTAL_TIMEOUT", _seconds(1, 604_800), 14_400.0)
     max_body_bytes: int = _setting("GATEWAY_MAX_BODY_BYTES", _integer(1, 2**30), 33_554_432)
     terminating_fallback: bool = _setting("GATEWAY_TERMINATING_FALLBACK", _boolean, False)
     require_serving: bool = _setting("GATEWAY_REQUIRE_SERVING", _boolean, True)
@@ -140,6 +142,8 @@ class Settings:
     port: int = _setting("PORT", _integer(1, 65_535), 8080)
     workers: int = _setting("GATEWAY_WORKERS", _integer(1, 64), 1)
     threads: int = _setting("GATEWAY_THREADS", _integer(1, 4096), 256)
+    max_streams: int = _setting("GATEWAY_MAX_STREAMS", _integer(1, 30_000), 4096)
+    relay: bool = _setting("GATEWAY_RELAY", _boolean, True)
     grace_seconds: float = _setting("GATEWAY_GRACE_SECONDS", _seconds(0), 600.0)
     log_level: str = _setting(
         "GATEWAY_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info"

@@ -1,14 +1,23 @@
-"""The plain path: an answer's body as a WSGI iterable, which owns its own closing."""
+"""An answer's body on its way to the client: whole, through the relay, or as a WSGI iterable.
 
-from collections.abc import Iterator
+The last is the plain path, for a server that can't hand over its client's connection.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from metrics import UPSTREAM_FAILURES
+from proxy.caller import Caller
 from proxy.drain import Drain
 from proxy.errors import GatewayError
 from proxy.failures import BodyIdle, UpstreamFailure
 from proxy.forwarder import Answer
 from proxy.record import RequestRecord
+from proxy.relayed import BREAKS, StreamRelay
+
+#: Seconds a thread waits for the rest of an answer that is no stream: handing over takes longer.
+_PATIENCE_SECONDS = 0.02
 
 
 class AnswerBroken(Exception):
@@ -23,11 +32,11 @@ class AnswerBroken(Exception):
 
 
 class AnswerBody:
-    """Passes content on as it comes.
+    """Passes content on as it comes, and owns its own closing.
 
     An answer that breaks off gets a last event that says so where it is an event stream, and then
     `AnswerBroken`, so that a truncated answer is never a well-formed one. `cleanup` is closed when
-    it is over: at its end, on an error, or when the client has left.
+    nothing of it is this process's concern any more, `place` as soon as its thread is free.
     """
 
     def __init__(
@@ -35,22 +44,70 @@ class AnswerBody:
         answer: Answer,
         record: RequestRecord,
         drain: Drain,
-        cleanup: ExitStack,
+        place: ExitStack,
+        relay: StreamRelay | None,
+        caller: Caller,
     ) -> None:
         head = answer.reply.head
+        self._answer = answer
         self._stream = answer.reply.stream
         self._status = head.status
         self._is_event_stream = head.is_event_stream
-        # An event can't be added to a compressed stream, and would fill up one of a known length.
-        self._takes_event = head.is_event_stream and not (
-            head.values("content-encoding") or head.values("content-length")
-        )
+        self._takes_event = head.takes_event
         self._record = record
         self._drain = drain
-        self._cleanup = cleanup
+        self._place = place
+        self._relay = relay
+        self._caller = caller
+        caller.on_departure(self._stream.shut_down)
         self._broken = False
         self._ended = False
         self._content = self._pass_on()
+
+    def whole(self) -> bytes | None:
+        """All of it, if it is short and there at once; else None, and nothing has been read."""
+        if self._is_event_stream:
+            return None  # its head is on its way although the first token may take its time
+        content = self._stream.whole(_PATIENCE_SECONDS)
+        if content:
+            self._record.passed(len(content))
+        return content
+
+    def sent(self) -> None:
+        """What `whole` gave is on its way."""
+        self._ended = True
+
+    def hand_over(
+        self,
+        head: bytes,
+        client: socket.socket,
+        *,
+        closes: bool,
+        over: Callable[[bool], None],
+    ) -> bool:
+        """Let the relay go on after the response's `head`; false if it can't, and nothing happened.
+
+        The client's part must be chunked unless the answer has a Content-Length. `closes` says that
+        its connection is to be closed after it. `over` is called from another thread, maybe before
+        this returns, when the connection is the caller's again: with whether it is good for another
+        request. Else it is to be closed without ado. Not to be closed after that.
+        """
+        if self._relay is None:
+            return False
+        self._caller.on_departure(None)  # the relay sees by itself when the client leaves
+
+        def settle(reusable: bool, complete: bool) -> None:
+            self._stream.settle(reusable=reusable)
+            self._answer.lease.release()
+            over(complete and not closes)
+
+        if not self._relay.take(
+            self._answer, self._record, client, head, closes=closes, settle=settle
+        ):
+            self._caller.on_departure(self._stream.shut_down)
+            return False
+        self._place.close()
+        return True
 
     def __iter__(self) -> Iterator[bytes]:
         return self._content
@@ -64,25 +121,27 @@ class AnswerBody:
                 yield content
             self._ended = True  # asked for more, so the last of it has been sent
         except UpstreamFailure as failure:
+            if self._caller.departed:
+                raise ConnectionResetError("the client left") from failure
             self._broken = True
             error = self._error(failure)
-            self._record.failed(error.code, error.message)
+            self._record.failed(error.code, str(failure))
             if self._takes_event:
                 yield error.event()
             raise AnswerBroken(error.message, told=self._takes_event) from failure
 
     def _error(self, failure: UpstreamFailure) -> GatewayError:
         if self._drain.over:
-            return GatewayError("gateway_draining", "the gateway's time to finish is over")
+            return BREAKS["draining"]
         UPSTREAM_FAILURES.labels(failure.kind).inc()
-        if isinstance(failure, BodyIdle):
-            return GatewayError("upstream_idle", f"the endpoint fell silent: {failure}")
-        return GatewayError("upstream_died", f"the endpoint's answer broke off: {failure}")
+        return BREAKS["idle" if isinstance(failure, BodyIdle) else "died"]
 
     def close(self) -> None:
         """End it, whatever state it is in. Idempotent."""
         if not self._ended and not self._broken:
             self._record.aborted("receiving")
         self._ended = True  # a second close tells nothing new
-        self._cleanup.close()
+        self._caller.on_departure(None)
+        self._answer.close()
+        self._place.close()
         self._record.finish(self._status)

@@ -18,7 +18,8 @@ from proxy.failures import (
     ResponseTimeout,
     UpstreamFailure,
 )
-from proxy.framing import MAX_HEAD_BYTES, Head, ProtocolError, parse_head
+from proxy.framing import MAX_HEAD_BYTES, Head, parse_head
+from relay.bodies import ProtocolError
 
 _RECEIVE_BYTES = 65_536
 #: Informational responses that may precede the final one.
@@ -49,7 +50,7 @@ class Connection:
         self._answered = False
         self._shut_down = False
         try:
-            self._socket = _connected(endpoint, timeout)
+            self.socket: socket.socket = _connected(endpoint, timeout)
         except OSError as error:
             if error.errno in _OWN_SHORTAGES:
                 raise OutOfResources("no_resources", str(error)) from error
@@ -57,9 +58,9 @@ class Connection:
 
     def is_clean(self) -> bool:
         """Whether an idle connection is still open, and silent as it must be."""
-        self._socket.settimeout(0)  # with a timeout Python waits for data, whatever the flags say
+        self.socket.settimeout(0)  # with a timeout Python waits for data, whatever the flags say
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
@@ -79,7 +80,7 @@ class Connection:
         """
         self._begun_at = clock()
         self._received, self._answered, self._request_sent = b"", False, False
-        self._socket.settimeout(0)
+        self.socket.settimeout(0)
         parts = (head + body,) if len(body) <= _RECEIVE_BYTES else (head, body)
         with contextlib.suppress(OSError):  # told by the response that comes or does not
             self._request_sent = all(self._send_part(part, deadline, clock) for part in parts)
@@ -89,7 +90,7 @@ class Connection:
         left = memoryview(part)
         while left:
             try:
-                left = left[self._socket.send(left) :]
+                left = left[self.socket.send(left) :]
             except BlockingIOError:
                 if not self._wait_to_send(deadline - clock()):
                     return False
@@ -98,13 +99,13 @@ class Connection:
     def _wait_to_send(self, timeout: float) -> bool:
         """Wait until more can be sent; false if the endpoint has answered or closed."""
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLOUT)
+        poll.register(self.socket, select.POLLIN | select.POLLOUT)
         events = poll.poll(timeout * 1000) if timeout > 0 else []
         if not events:
             raise ResponseTimeout("timeout", "the endpoint does not read the request")
         if events[0][1] == select.POLLOUT:
             return True
-        data = self._socket.recv(_RECEIVE_BYTES)
+        data = self.socket.recv(_RECEIVE_BYTES)
         self._received += data
         return bool(data) and _only_informational(self._received)
 
@@ -146,9 +147,9 @@ class Connection:
         timeout = deadline - clock()
         if timeout <= 0:
             raise ResponseTimeout("timeout", "no response head within the limit")
-        self._socket.settimeout(timeout)
+        self.socket.settimeout(timeout)
         try:
-            data = self._socket.recv(_RECEIVE_BYTES)
+            data = self.socket.recv(_RECEIVE_BYTES)
         except TimeoutError as error:
             raise ResponseTimeout("timeout", "no response head within the limit") from error
         except OSError as error:
@@ -170,9 +171,9 @@ class Connection:
 
         Raises `BodyIdle` and `BodyDied`.
         """
-        self._socket.settimeout(timeout)
+        self.socket.settimeout(timeout)
         try:
-            data = self._socket.recv(_RECEIVE_BYTES)
+            data = self.socket.recv(_RECEIVE_BYTES)
         except TimeoutError as error:
             raise BodyIdle("idle", f"nothing came for {timeout:g} s") from error
         except OSError as error:
@@ -185,11 +186,11 @@ class Connection:
         """End the connection under the thread that uses it, which then sees it closed."""
         self._shut_down = True
         with contextlib.suppress(OSError):  # it may have ended by itself
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it; safe to call twice."""
-        self._socket.close()
+        self.socket.close()
 
 
 def _connected(endpoint: Endpoint, timeout: float) -> socket.socket:

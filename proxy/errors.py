@@ -35,6 +35,7 @@ KINDS: Final = MappingProxyType(
         "bad_request": Kind(400, _INVALID),
         "unknown_strategy": Kind(400, _INVALID, param="routing-strategy"),
         "body_too_large": Kind(413, _INVALID),
+        "request_timeout": Kind(408, _INVALID),
         "invalid_api_key": Kind(401, "authentication_error"),
         "upstream_reset": Kind(502, _API),
         "upstream_protocol_error": Kind(502, _API),
@@ -42,6 +43,7 @@ KINDS: Final = MappingProxyType(
         # After the head has gone out there is no status left to give, only the event's code.
         "upstream_died": Kind(502, _API),
         "upstream_idle": Kind(504, _API),
+        "relay_died": Kind(502, _API),
         "internal_error": Kind(500, _API),
     }
 )

@@ -28,6 +28,10 @@ class ConnectionDied(UpstreamFailure):
         self.idle = idle
 
 
+class ClientLeft(UpstreamFailure):
+    """The exchange was ended because nobody waits for its answer any more."""
+
+
 class ResponseTimeout(UpstreamFailure):
     """No response head came within the limit."""
 

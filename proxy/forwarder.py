@@ -7,6 +7,7 @@ from cache.endpoints import Endpoint
 from metrics import RETRIES, RETRIES_DENIED, UPSTREAM_FAILURES
 from proxy.errors import GatewayError
 from proxy.failures import (
+    ClientLeft,
     ConnectFailed,
     ConnectionDied,
     OutOfResources,
@@ -143,6 +144,8 @@ class _Attempts:
         fresh = self._step is Step.RESEND or not self._rules.replay
         try:
             reply = self._transport.exchange(lease.endpoint, self._request, fresh=fresh)
+        except ClientLeft:
+            raise
         except UpstreamFailure as failure:
             UPSTREAM_FAILURES.labels(failure.kind).inc()
             self._failure = failure

@@ -20,12 +20,15 @@ from werkzeug.wrappers import Request
 
 from cache.store import EndpointsStale, EndpointsUnknown
 from proxy.body import AnswerBody
+from proxy.caller import Caller
 from proxy.drain import Drain
 from proxy.errors import GatewayError
+from proxy.failures import ClientLeft
 from proxy.forwarder import Answer, Forwarder
 from proxy.headers import for_client, request_id
 from proxy.keys import ApiKeys
 from proxy.record import RequestRecord
+from proxy.relayed import StreamRelay
 from proxy.request import InferenceRequest, model_of
 from proxy.upload import read_body
 from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
@@ -33,8 +36,28 @@ from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrate
 log = logging.getLogger("gateway.proxy")
 
 STRATEGY_HEADER = "routing-strategy"
+#: The status under which logs and metrics have a request whose client left, as nginx has it.
+_CLIENT_LEFT = 499
 #: Seconds a request waits for a place. So short that refusals need few threads.
 _PLACE_SECONDS = 0.005
+#: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
+INFERENCE_PATHS = tuple(
+    f"/v1/{name}"
+    for name in (
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "responses",
+        "messages",
+        "rerank",
+        "score",
+        "classify",
+        "images/generations",
+        "audio/transcriptions",
+        "audio/translations",
+        "audio/speech",
+    )
+)
 _CODES: dict[type[Exception], str] = {
     NoReadyEndpoints: "no_ready_endpoints",
     ModelUnknown: "model_not_found",
@@ -45,11 +68,11 @@ _CODES: dict[type[Exception], str] = {
 
 
 class InferenceHandler:
-    """Answers inference requests.
+    """Answers inference requests, which are POSTs to `paths`.
 
-    At most `capacity` are answered at once; one more is told so at once instead of waiting unseen.
-    `retry_after` is in seconds, `max_body_bytes` bounds a request's body, `keys` are checked where
-    they are configured.
+    At most `capacity` have a thread at once, and `max_streams` the relay; one more is told so at
+    once instead of waiting unseen. `retry_after` is in seconds, `max_body_bytes` bounds a request's
+    body, `keys` are checked where they are configured.
     """
 
     def __init__(
@@ -58,30 +81,36 @@ class InferenceHandler:
         forwarder: Forwarder,
         drain: Drain,
         *,
+        paths: Iterable[str],
         capacity: int,
         max_body_bytes: int,
         retry_after: int,
+        max_streams: int,
+        relay: StreamRelay | None = None,
         keys: ApiKeys | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router = router
         self._forwarder = forwarder
         self._drain = drain
+        self.paths = frozenset(paths)
         self._places = threading.BoundedSemaphore(capacity)
         self._capacity = capacity
         self._max_body_bytes = max_body_bytes
         self._retry_after = retry_after
+        self._max_streams = max_streams
+        self._relay = relay
         self._keys = keys
         self._clock = clock
 
     def handle(self, request: Request) -> Response:
         """Return the endpoint's answer, or the gateway's error. Raises nothing."""
         record = self._record(request)
-        cleanup = ExitStack()
+        place = ExitStack()
         try:
-            return self._answer(request, record, cleanup)
+            return self._answer(request, record, place)
         except Exception as error:  # noqa: BLE001 - each becomes an answer, a bug a counted one
-            cleanup.close()
+            place.close()
             return self._refused(error, request, record)
 
     def refuse(self, error: Exception, request: Request) -> Response:
@@ -97,6 +126,10 @@ class InferenceHandler:
         )
 
     def _refused(self, error: Exception, request: Request, record: RequestRecord) -> Response:
+        if isinstance(error, ClientLeft):
+            record.aborted("waiting")
+            record.finish(_CLIENT_LEFT)
+            return Response(status=f"{_CLIENT_LEFT} Client Left")  # which nobody will read
         if isinstance(error, ClientDisconnected):
             record.aborted("sending")
         failure = failure_of(error, request)
@@ -110,6 +143,11 @@ class InferenceHandler:
         status = HTTPStatus(failure.kind.status)
         return Response(failure.body(), f"{status.value} {status.phrase}", headers)
 
+    def wants_body(self, method: str, path: str, authorization: str | None) -> bool:
+        """Whether such a request is refused for nothing that stands in its head."""
+        admitted = self._keys is None or self._keys.admits(authorization)
+        return admitted and method == "POST" and path in self.paths
+
     def authorize(self, request: Request) -> None:
         """Raise `GatewayError` unless the request may be answered."""
         if self._keys and not self._keys.admits(request.headers.get("authorization")):
@@ -119,16 +157,17 @@ class InferenceHandler:
                 (("WWW-Authenticate", "Bearer"),),
             )
 
-    def _answer(self, request: Request, record: RequestRecord, cleanup: ExitStack) -> Response:
+    def _answer(self, request: Request, record: RequestRecord, place: ExitStack) -> Response:
         target = _target(request)
         self.authorize(request)
-        self._admit(cleanup)
+        self._admit(place)
         strategy = request.headers.get(STRATEGY_HEADER, "").strip() or None
-        body = read_body(request.environ, self._max_body_bytes)
-        model = self._router.known(self._model(request, body))
+        content = read_body(request.environ, self._max_body_bytes)
+        model = self._router.known(self._model(request, content))
         record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)
         record.begins()
+        caller: Caller = request.environ.get("gateway.caller") or Caller()
         answer = self._forwarder.forward(
             InferenceRequest(
                 method=request.method,
@@ -136,21 +175,22 @@ class InferenceHandler:
                 fields=tuple(request.headers.items()),
                 own_fields=_own_fields(request, record.request_id),
                 dropped_fields=("authorization",) if self._keys else (),
-                body=body,
+                body=content,
                 replayable=not request.path.startswith("/v1/responses"),
+                caller=caller,
             ),
             candidates,
         )
-        cleanup.callback(answer.close)
         record.answered(answer)
         fields = for_client(answer.reply.head.fields)
         fields.append(("x-request-id", record.request_id))
         fields.append(("target-pod", answer.lease.endpoint.name))
         if strategy:
             fields.append((STRATEGY_HEADER, strategy))
-        return _PassedOn(answer, fields, AnswerBody(answer, record, self._drain, cleanup))
+        body = AnswerBody(answer, record, self._drain, place, self._relay, caller)
+        return _PassedOn(answer, fields, body)
 
-    def _admit(self, cleanup: ExitStack) -> None:
+    def _admit(self, place: ExitStack) -> None:
         if self._drain.over:
             raise GatewayError("gateway_draining", "the gateway is stopping")
         # A place comes back a moment after its client has the last byte.
@@ -159,7 +199,11 @@ class InferenceHandler:
                 "gateway_overloaded",
                 f"the gateway is answering {self._capacity} requests, which is all it can",
             )
-        cleanup.callback(self._places.release)
+        place.callback(self._places.release)
+        if self._relay is not None and self._relay.link.count >= self._max_streams:
+            raise GatewayError(
+                "gateway_overloaded", f"{self._max_streams} streams run, which is all there may be"
+            )
 
     def _model(self, request: Request, body: bytes) -> str | None:
         if not self._router.needs_model:

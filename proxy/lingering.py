@@ -45,7 +45,8 @@ class Lingering:
     def expire(self) -> None:
         """Close the connections whose time is over."""
         now = self._clock()
-        for client, deadline in list(self._deadlines.items()):
+        while self._deadlines:
+            client, deadline = next(iter(self._deadlines.items()))
             if deadline > now:
                 return
             self._end(client)

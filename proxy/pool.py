@@ -1,13 +1,19 @@
 """Connections kept for reuse, and responses that give theirs back when they are over."""
 
+import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection
 
 from cache.endpoints import Endpoint, Key
 from proxy.connection import Connection
-from proxy.failures import BodyDied, ConnectFailed, ResponseInvalid
-from proxy.framing import Body, Head, ProtocolError, Truncated, body_of
+from proxy.failures import BodyDied, BodyIdle, ConnectFailed, ResponseInvalid
+from proxy.framing import Head, body_of
+from relay.bodies import Body, ProtocolError, Truncated
+
+#: Bytes of a body that is passed on in one piece if it is there at once.
+_SHORT_BYTES = 65_536
 
 
 class ConnectionPool:
@@ -75,6 +81,19 @@ class ConnectionPool:
         if surplus is not None:
             surplus.close()
 
+    def lend(self, connection: Connection) -> None:
+        """Another process uses it now; `give_back` or `discard` follow when it is done."""
+        with self._lock:
+            self._in_use.discard(connection)
+
+    def reclaim(self, connection: Connection) -> None:
+        """It was not lent after all. Shut down if all are by now."""
+        with self._lock:
+            self._in_use.add(connection)
+            ended = self._ended
+        if ended:
+            connection.shut_down()
+
     def prune(self, keys: Collection[Key]) -> None:
         """Close what idles too long, and all connections to endpoints other than `keys`."""
         oldest = self._clock() - self._max_idle
@@ -118,10 +137,11 @@ class Stream:
             self._body: Body = body_of(head)
         except ProtocolError as error:
             raise ResponseInvalid("protocol_error", str(error)) from error
+        self._head = head
         self._connection = connection
         self._pool = pool
-        self._keeps_alive = head.keeps_alive
         self._received = received
+        self._failure: BodyDied | None = None  # met while looking ahead
         self._idle_timeout = idle_timeout
         self._closed = False
 
@@ -129,6 +149,37 @@ class Stream:
     def complete(self) -> bool:
         """Whether all of the body has been read."""
         return self._body.complete
+
+    def whole(self, patience: float) -> bytes | None:
+        """All of a body that is short and there within `patience` seconds.
+
+        Else None, and everything is still to be read. Only for a body that nothing was read of.
+        """
+        body, contents, data = body_of(self._head), [], self._received
+        deadline = time.monotonic() + patience
+        while True:
+            contents.append(body.feed(data))
+            if body.complete:
+                break
+            wait = deadline - time.monotonic()
+            if body.error is not None or len(self._received) > _SHORT_BYTES or wait <= 0:
+                return None
+            try:
+                data = self._connection.receive(wait)
+            except BodyIdle:
+                return None
+            except BodyDied as failure:
+                self._failure = failure
+                return None
+            self._received += data
+            if not data:
+                try:
+                    body.end()
+                except Truncated:
+                    return None
+                break
+        self._body, self._received = body, b""
+        return b"".join(contents)
 
     def read(self) -> bytes:
         """The next content, as soon as there is any; empty at the end.
@@ -140,6 +191,8 @@ class Stream:
                 raise BodyDied("protocol_error", str(self._body.error)) from self._body.error
             data, self._received = self._received, b""
             if not data:
+                if self._failure is not None:
+                    raise self._failure
                 data = self._connection.receive(self._idle_timeout)
                 if not data:
                     self._end()
@@ -155,13 +208,37 @@ class Stream:
         except Truncated as error:
             raise BodyDied("died", str(error)) from error
 
+    def lend(self) -> tuple[socket.socket, bytes] | None:
+        """The connection and what was received on it, for another process to go on with.
+
+        None if there is nothing more to go on with. `settle` follows when the other has ended.
+        """
+        if self._failure is not None:
+            return None
+        self._pool.lend(self._connection)
+        return self._connection.socket, self._received
+
+    def take_back(self) -> None:
+        """The other process does not want it: all is as before `lend`."""
+        self._pool.reclaim(self._connection)
+
+    def shut_down(self) -> None:
+        """End the connection under the thread that reads from it."""
+        self._connection.shut_down()
+
+    def settle(self, *, reusable: bool) -> None:
+        """The other process has read the body, and says what the connection is good for."""
+        self._finish(reusable=reusable)
+
     def close(self) -> None:
         """Give the connection back if it may carry another request, else close it. Idempotent."""
+        self._finish(reusable=self._body.complete and self._body.reusable and not self._received)
+
+    def _finish(self, *, reusable: bool) -> None:
         if self._closed:
             return
         self._closed = True
-        clean = self._body.complete and self._body.reusable and not self._received
-        if clean and self._keeps_alive and self._connection.reusable:
+        if reusable and self._head.keeps_alive and self._connection.reusable:
             self._pool.give_back(self._connection)
         else:
             self._pool.discard(self._connection)

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from metrics import (
     CLIENT_ABORTS,
@@ -62,6 +63,41 @@ class RequestRecord:
             FIRST_BYTE_SECONDS.labels(self._model).observe(self._first_byte)
         self._bytes += size
 
+    def relayed(self, size: int, first: float | None) -> None:
+        """`size` bytes of the body were handed on, the first of them at monotonic time `first`."""
+        self._bytes += size
+        if first is not None and self._first_byte is None:
+            self._first_byte = first - self._started
+            FIRST_BYTE_SECONDS.labels(self._model).observe(self._first_byte)
+
+    def facts(self) -> dict[str, Any]:
+        """What `resumed` makes the record of in another worker."""
+        return {
+            "request_id": self.request_id,
+            "started": self._started,
+            "model": self._model,
+            "facts": self._facts,
+        }
+
+    @classmethod
+    def resumed(cls, facts: dict[str, Any], clock: Callable[[], float]) -> "RequestRecord":
+        """The record that another worker began; in flight here from now on."""
+        record = cls(facts["request_id"], "", "", clock)
+        record._started = facts["started"]
+        record._facts = facts["facts"]
+        record._model = facts["model"]
+        record.begins()
+        return record
+
+    def hand_on(self) -> None:
+        """Another worker goes on with it: nothing is counted or logged here."""
+        with self._lock:
+            if self._finished:
+                return
+            self._finished = True
+        if self._in_flight:
+            IN_FLIGHT.labels(self._model).dec()
+
     def failed(self, code: str, message: str) -> None:
         """The gateway made an error of `code`."""
         ERRORS.labels(code).inc()
@@ -69,17 +105,17 @@ class RequestRecord:
         self._facts["reason"] = message
 
     def aborted(self, phase: str) -> None:
-        """The client left; `phase` is `sending` or `receiving`."""
+        """The client left while `sending`, `waiting` or `receiving`, or `stalled`: did not read."""
         CLIENT_ABORTS.labels(phase).inc()
         self._facts["client_left"] = phase
 
-    def finish(self, status: int) -> None:
-        """Count and log the request. Only the first call does."""
+    def finish(self, status: int, at: float | None = None) -> None:
+        """Count and log the request, which ended now or `at`. Only the first call does."""
         with self._lock:
             if self._finished:
                 return
             self._finished = True
-        seconds = self._clock() - self._started
+        seconds = (self._clock() if at is None else at) - self._started
         if self._in_flight:
             IN_FLIGHT.labels(self._model).dec()
         REQUESTS.labels(self._model, str(status)).inc()

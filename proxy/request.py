@@ -3,13 +3,14 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
+from proxy.caller import Caller
 from proxy.errors import GatewayError
 
 #: As many as engines take; each costs time.
@@ -23,7 +24,7 @@ class InferenceRequest:
 
     `target` is path and query as received; `fields` are the client's header fields, of which
     `dropped_fields` (in lower case) don't pass; `own_fields` are those the gateway adds.
-    `replayable` says whether it may run twice.
+    `replayable` says whether it may run twice, `caller` whether somebody still waits for it.
     """
 
     method: str
@@ -33,6 +34,7 @@ class InferenceRequest:
     dropped_fields: tuple[str, ...]
     body: bytes
     replayable: bool
+    caller: Caller = field(default_factory=Caller)
 
 
 def model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:

@@ -19,7 +19,7 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     """
     declared = environ.get("CONTENT_LENGTH") or None
     if declared is not None and int(declared) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if declared is not None:
         size = int(declared)
     else:  # chunked, where the server ends the input by itself; else there is none
@@ -27,16 +27,23 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(size)
     except ParseException as error:
-        message = f"the body's chunked coding is not valid: {type(error).__name__}"
-        raise GatewayError("invalid_body", message) from error
+        raise not_chunked(error) from error
     except OSError as error:
         raise ClientDisconnected from error
     if declared is None and len(body) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if declared is not None and len(body) < size:
         raise ClientDisconnected
     return body
 
 
-def _too_large(limit: int) -> GatewayError:
+def too_large(limit: int) -> GatewayError:
+    """The error of a body that has more than `limit` bytes."""
     return GatewayError("body_too_large", f"the body has more than {limit} bytes")
+
+
+def not_chunked(why: Exception) -> GatewayError:
+    """The error of a body that is said to be chunked and is not."""
+    return GatewayError(
+        "invalid_body", f"the body's chunked coding is not valid: {type(why).__name__}"
+    )

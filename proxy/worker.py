@@ -1,4 +1,4 @@
-"""The gunicorn worker: gthread, with an end that costs nobody an answer.
+"""The gunicorn worker: gthread, where a client costs no thread before its request is complete.
 
 It builds on private methods of gunicorn 27.0.1, which is pinned; tests guard each of them.
 """
@@ -9,55 +9,39 @@ import queue
 import select
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from gunicorn import util
-from gunicorn.http import errors, wsgi
+from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from metrics import ERRORS
-from proxy.body import AnswerBroken
-from proxy.errors import GatewayError
-from proxy.headers import request_id
+from proxy.answering import Answering, close, create, pass_on
+from proxy.arrival import MOST_READ_IN_VAIN, Arrival, Incoming
+from proxy.clients import Client
+from proxy.deadlines import Deadlines
 from proxy.lingering import Lingering
+from proxy.refusal import refusal
+from proxy.sending import End
+from proxy.threads import Threads
+from relay.sockets import set_reset
 
 log = logging.getLogger("gateway.server")
 
 #: Seconds for which a worker that is not the first waits for its first list before it accepts.
 FIRST_LIST_SECONDS = 2.0
+#: Seconds for which it waits for the relay; without it, a stream would end with this worker.
+RELAY_SECONDS = 1.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds without a further attempt when the process has no file descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
-#: Bytes of a refused request's body that are read for the sake of keeping the connection; gunicorn
-#: reads no more either.
-MOST_READ_IN_VAIN = 65_536
-_NOT_HTTP: dict[type[Exception], tuple[int, str]] = {
-    errors.LimitRequestLine: (414, "URI Too Long"),
-    errors.LimitRequestHeaders: (431, "Request Header Fields Too Large"),
-    errors.ExpectationFailed: (417, "Expectation Failed"),
-    errors.UnsupportedTransferCoding: (501, "Not Implemented"),
-}
-
-
-class AnswerHead(wsgi.Response):
-    """gunicorn's response, without a second `Date` or `Server` where the endpoint sent its own."""
-
-    def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        """Take the application's fields; gunicorn leaves `Date` and `Server` out."""
-        given = list(headers)
-        super().process_headers(given)
-        kept = {name.lower(): (name, value) for name, value in given}
-        left_out = [kept[name] for name in ("date", "server") if name in kept]
-        self.headers = [*self.headers, *left_out]
-
-    def default_headers(self) -> list[str]:
-        """The status line and the fields the server adds."""
-        given = {name.lower() for name, _ in self.headers}
-        lines = super().default_headers()
-        return [lines[0], *(x for x in lines[1:] if x.partition(":")[0].lower() not in given)]
+#: What is answered on the loop, because it never blocks and must never wait.
+PROBES: Final = frozenset({"/healthz", "/livez"})
+#: How many of the largest bodies may be on their way at once.
+_BODIES_AT_ONCE: Final = 8
+#: Seconds a stopping worker waits for a request on a connection that is kept.
+_STOPPING_SECONDS: Final[float] = gthread.STOP_KEEPALIVE_LINGER  # type: ignore[attr-defined]
 
 
 class ClientConnection(TConn):
@@ -85,21 +69,62 @@ class ClientConnection(TConn):
 class GatewayWorker(ThreadWorker):
     """Serves the application, and on SIGTERM what is already in the accept queue too.
 
-    The application has an attribute `gateway` with `begin_draining()` and `wait_until_informed()`.
+    The application has an attribute `gateway` with `settings`, `inference`, `begin_draining()`,
+    `wait_until_informed()`, `wait_until_linked()` and `streams`.
+
+    Under TLS every connection has a thread, as in gthread. Otherwise `self` is what the connections
+    on its loop share, as `proxy.clients.Surroundings` says.
     """
 
     #: What the arbiter's handler, which a fork inherits, got before ours were in place.
     early_signals: queue.SimpleQueue[int]
 
+    def get_thread_pool(self) -> Any:
+        """The threads that answer requests."""
+        if self.cfg.is_ssl:
+            return super().get_thread_pool()
+        self._threads = Threads(self.cfg.threads)
+        return self._threads
+
     def run(self) -> None:
         """Serve until told to stop, and then until the last connection is over."""
         self._heed_early_signals()
-        self._lingering = Lingering(self.poller, self._lingered)
+        self._prepare()
         if self.age > 1 and self.alive:
             # Another one answers already, or did, and knows the cluster: no client shall notice.
-            application: Any = self.wsgi
-            application.gateway.wait_until_informed(FIRST_LIST_SECONDS)
+            self._gateway.wait_until_informed(FIRST_LIST_SECONDS)
+        if self.alive and not self._is_ssl:
+            self._gateway.wait_until_linked(RELAY_SECONDS)
         super().run()
+        self._outlast_streams()
+
+    def _outlast_streams(self) -> None:
+        """Stay until streams that other workers left to this one are over, too.
+
+        The last worker's end is the gateway's, and with it the relay's.
+        """
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        while self._gateway.streams and time.monotonic() < deadline:
+            self.notify()
+            time.sleep(0.05)
+
+    def _prepare(self) -> None:
+        application: Any = self.wsgi
+        self._gateway = application.gateway
+        settings = self._gateway.settings
+        self._is_ssl = self.cfg.is_ssl
+        self._lingering = Lingering(self.poller, self._lingered)
+        self._clients: set[Client] = set()
+        self._accepts_again = 0.0
+        self._most_body = settings.max_body_bytes
+        self._wants_body = self._gateway.inference.wants_body
+        self._answering = Answering(self, settings.send_timeout, self.method_queue.defer)
+        self.clock = time.monotonic
+        self.deadlines = Deadlines(self.clock)
+        self.keepalive = float(self.cfg.keepalive)
+        self.send_timeout = settings.send_timeout
+        self.unfinished = 0
+        self.most_unfinished = _BODIES_AT_ONCE * self._most_body
 
     def _heed_early_signals(self) -> None:
         """Stop at once if told to while starting: the arbiter says it only once."""
@@ -108,13 +133,25 @@ class GatewayWorker(ThreadWorker):
                 self.alive = False
 
     def _begin_draining(self) -> None:
-        application: Any = self.wsgi
-        application.gateway.begin_draining()
+        self._gateway.begin_draining()
         self.set_accept_enabled(False)
         for listener in self.sockets:
             while select.select([listener], [], [], 0)[0] and self._take(listener):
                 pass
             listener.close()
+
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Watch the listeners or not; not while there are no file descriptors."""
+        if not enabled or time.monotonic() >= self._accepts_again:
+            super().set_accept_enabled(enabled)
+
+    def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
+        """One turn of the loop."""
+        if self._accepts_again:
+            timeout = ACCEPT_PAUSE_SECONDS
+            if time.monotonic() >= self._accepts_again:
+                self._accepts_again = 0.0
+        super().wait_for_and_dispatch_events(timeout)
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection from the queue, if another worker was not faster."""
@@ -126,12 +163,16 @@ class GatewayWorker(ThreadWorker):
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 log.error("connections can't be accepted: %s", error)  # noqa: TRY400
-                time.sleep(ACCEPT_PAUSE_SECONDS)
+                self._accepts_again = time.monotonic() + ACCEPT_PAUSE_SECONDS
+                self.set_accept_enabled(False)
             return False
         self.nr_conns += 1
-        self.enqueue_req(
-            ClientConnection(self.cfg, client, address, listener.getsockname(), self._linger)
-        )
+        server = listener.getsockname()
+        if self._is_ssl:
+            self.enqueue_req(ClientConnection(self.cfg, client, address, server, self._linger))
+        else:
+            client.setblocking(False)
+            self._clients.add(Client(self, client, address, server))
         return True
 
     def _linger(self, client: socket.socket) -> None:
@@ -145,6 +186,7 @@ class GatewayWorker(ThreadWorker):
         """Close connections that have been silent, or lingering, for too long."""
         super().murder_pending()
         self._lingering.expire()
+        self.deadlines.expire()
 
     def _cap_keepalive(self, deadline: float) -> None:
         """The loop has ended: drain, and let no connection wait for a request past `deadline`.
@@ -155,64 +197,77 @@ class GatewayWorker(ThreadWorker):
         super()._cap_keepalive(deadline)  # type: ignore[misc] # not in the stubs
         for connection in self.pending_conns:
             connection.timeout = min(connection.timeout or deadline, deadline)
+        self.keepalive = min(self.keepalive, _STOPPING_SECONDS)
+        for client in self._clients:
+            client.cap(deadline)
+
+    def arrival(self, address: Any) -> Arrival:
+        """The requests of a new connection."""
+        return Arrival(self.cfg, address, self._most_body, self._wants_body)
+
+    def dispatch(self, client: Client, incoming: Incoming) -> None:
+        """Answer a request: a probe here, any other on a thread."""
+        request = incoming.request
+        if request.path in PROBES and request.method == "GET":
+            self._answering.answer_here(client, incoming)
+        else:
+            self._threads.run(self._answering.answer, client, incoming)
+
+    def defer(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call back on the loop's thread, later. May be called from any thread."""
+        self.method_queue.defer(callback, *arguments)
+
+    def linger(self, client: Client) -> None:
+        """Close the connection of `client` when the client does."""
+        self._clients.discard(client)
+        self._lingering.add(client.socket)
+
+    def closed(self, client: Client) -> None:
+        """The connection of `client` is closed."""
+        self._clients.discard(client)
+        self.nr_conns -= 1
 
     def handle_request(self, req: Any, conn: Any) -> bool:
-        """Answer one request; false if its connection must be closed."""
-        response, environ = wsgi.create(
-            req, conn.sock, conn.client, conn.server, self.cfg, response_class=AnswerHead
-        )
-        environ["wsgi.multithread"] = True
-        cookies = [value for name, value in req.headers if name == "COOKIE"]
-        if len(cookies) > 1:  # gunicorn joins them with a comma, which may be part of one
-            environ["HTTP_COOKIE"] = "; ".join(cookies)
+        """Answer one request under TLS; false if its connection must be closed."""
+        response, environ = create(req, conn.sock, conn.client, conn.server, self.cfg)
         application: Any = self.wsgi
         content = application(environ, response.start_response)
-        if self._must_close(req):
-            response.force_close()
         try:
-            for part in content:
-                response.write(part)
-            response.close()
-        except OSError:
-            raise  # the client left
-        except Exception as error:
-            if isinstance(error, AnswerBroken):
-                response.send_headers()  # of an answer that broke off before its first byte
-                if not (error.told or response.chunked or response.response_length):
-                    _reset(conn.sock)  # nothing else shows this client that something is missing
-            elif response.headers_sent:
-                log.exception("a bug in an answer's body")
-            else:
-                raise
-            return False  # closed as it is: visibly short of its end
+            if self.must_close(req) or _much_is_left(req.body.reader):
+                response.force_close()
+            end = pass_on(response, content)
         finally:
-            content.close()
-        return not response.should_close()
+            close(content)
+        if end is End.RESET:
+            set_reset(conn.sock)
+            conn.sock.close()
+        return end is End.KEEP
 
-    def _must_close(self, req: Any) -> bool:
-        full = len(self.keepalived_conns) >= self.max_keepalived
+    def must_close(self, request: Any) -> bool:
+        """Whether the connection can carry no request after this one."""
+        full = self.nr_conns > self.max_keepalived
         unwanted = not self.alive or not self.cfg.keepalive or full
-        return unwanted or _asks_to_close(req.headers) or _much_is_left(req.body.reader)
+        return unwanted or _asks_to_close(request.headers)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what is no valid HTTP request, and bugs, without repeating what the client sent.
 
         gunicorn's own answer and log line quote it, keys and query strings included.
         """
-        if req is None and isinstance(exc, errors.ParseException):
-            status, reason = _NOT_HTTP.get(type(exc), (400, "Bad Request"))
-            error = GatewayError("bad_request", f"this is no valid request: {type(exc).__name__}")
-            log.warning("%s from %s", error.message, addr[0] if addr else "a local client")
-        else:
-            status, reason = 500, "Internal Server Error"
-            error = GatewayError("internal_error", "the gateway failed; its log says why")
-            log.error("a bug in an answer", exc_info=exc)
-        ERRORS.labels(error.code).inc()
+        answer = self.failed(req, addr, exc)
         try:
             client.settimeout(1.0)
-            client.sendall(_answer(status, reason, error))
+            client.sendall(answer)
         except OSError as failure:
             log.debug("the client left: %s", failure)
+
+    def refused(self, client: Client, error: Exception) -> bytes:
+        """The answer to what can't be answered by the application."""
+        return self.failed(None, client.address, error)
+
+    def failed(self, request: Any, address: Any, error: BaseException) -> bytes:
+        """The answer to what is no valid request, or to one for which there was none."""
+        return refusal(request, address, error)
 
 
 def _asks_to_close(fields: Iterable[tuple[str, str]]) -> bool:
@@ -225,17 +280,3 @@ def _much_is_left(reader: Any) -> bool:
     """Whether so much of a request's body is unread that its client is told to stop sending."""
     chunked_and_unfinished = getattr(reader, "parser", None) is not None
     return chunked_and_unfinished or getattr(reader, "length", 0) > MOST_READ_IN_VAIN
-
-
-def _reset(client: socket.socket) -> None:
-    """Close with a reset instead of a FIN."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-
-
-def _answer(status: int, reason: str, error: GatewayError) -> bytes:
-    body = error.body()
-    fields = error.response_headers(request_id(None), retry_after=1)
-    fields += [("Content-Length", str(len(body))), ("Connection", "close")]
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields)]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

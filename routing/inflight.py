@@ -37,6 +37,12 @@ class InFlight:
             self._counts[endpoint.key] = self._counts.get(endpoint.key, 0) + 1
         return Lease(endpoint, self)
 
+    def count(self, endpoint: Endpoint) -> Lease:
+        """Count a request that `endpoint` is answering already."""
+        with self._lock:
+            self._counts[endpoint.key] = self._counts.get(endpoint.key, 0) + 1
+        return Lease(endpoint, self)
+
     def counts(self) -> dict[Key, int]:
         """A copy of the counts; endpoints without requests are absent."""
         with self._lock:

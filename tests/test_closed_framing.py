@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.framing import ClosedBody, Truncated
+from relay.bodies import ClosedBody, Truncated
 from tests.test_framing import check, outcome
 
 DATA = b'data: {"choices":[]}\n\n'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.framing import Body, ChunkedBody, LengthBody, Truncated
+from relay.bodies import Body, ChunkedBody, LengthBody, Truncated
 from tests.wire import in_chunks
 
 Outcome = tuple[bytes, str]

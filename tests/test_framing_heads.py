@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 from proxy.framing import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
-    ChunkedBody,
-    ClosedBody,
     Head,
-    LengthBody,
-    ProtocolError,
     body_of,
     parse_head,
 )
+from relay.bodies import ChunkedBody, ClosedBody, LengthBody, ProtocolError
 
 
 def head(*fields: str, status: str = "HTTP/1.1 200 OK") -> Head:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {path.stem for path in ROOT.glob("*.py")} | {
     "cache",
     "proxy",
+    "relay",
     "routing",
     "simulator",
     "bench",
@@ -27,7 +28,8 @@ ALLOWED = {
     "gunicorn.conf": {"cache", "gateway", "logs", "settings"},
     "cache": {"cache", "metrics"},
     "routing": {"cache", "routing"},
-    "proxy": {"cache", "metrics", "proxy", "routing"},
+    "proxy": {"cache", "metrics", "proxy", "relay", "routing"},
+    "relay": {"relay"},
 }
 
 
@@ -45,7 +47,7 @@ def sources() -> list[tuple[str, Path]]:
     modules = [(path.stem, path) for path in ROOT.glob("*.py")]
     rooms = [
         (p.parent.name, p)
-        for room in ("cache", "routing", "proxy")
+        for room in ("cache", "routing", "proxy", "relay")
         for p in (ROOT / room).rglob("*.py")
     ]
     return sorted(modules + rooms)

@@ -49,7 +49,7 @@ class Setting:
 
 
 def closed(connection: Connection) -> bool:
-    return connection._socket.fileno() < 0
+    return connection.socket.fileno() < 0
 
 
 @pytest.fixture

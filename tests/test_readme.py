@@ -34,7 +34,7 @@ def test_the_readme_s_defaults_are_the_code_s(row: list[str]) -> None:
 
 def test_every_error_is_in_the_readme_with_its_status_and_whether_to_retry() -> None:
     told = {code: (status, retry) for status, code, retry, _ in table("errors")}
-    after_the_head = {"upstream_died", "upstream_idle"}
+    after_the_head = {"upstream_died", "upstream_idle", "relay_died"}
     made = {
         code: (
             "–" if code in after_the_head else str(kind.status),

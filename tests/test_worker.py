@@ -1,17 +1,37 @@
 """What the worker assumes of gunicorn's private parts. Fails first when gunicorn is changed."""
 
 import inspect
+import socket
+from typing import Any
 
 import gunicorn
 import pytest
-from gunicorn.http import wsgi
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn import sock, util
+from gunicorn.config import Config
+from gunicorn.http import body, message, unreader, wsgi
+from gunicorn.workers import gthread
+from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
-from proxy.worker import AnswerHead, ClientConnection, GatewayWorker
+from proxy.answering import AnswerHead, create, end_of
+from proxy.arrival import Arrival
+from proxy.sending import Collected, End
+from proxy.threads import Threads
+from proxy.worker import ClientConnection, GatewayWorker
+from tests.test_arrival import ADDRESS, CONFIG
+from tests.wire import post
+
+WRITTEN_FOR = "27.0.1"
+
+
+def source(of: Any) -> str:
+    return inspect.getsource(of)
 
 
 def test_gunicorn_is_the_version_the_worker_was_written_for() -> None:
-    assert gunicorn.__version__ == "27.0.1"
+    assert gunicorn.__version__ == WRITTEN_FOR, (
+        f"the worker builds on private parts of gunicorn {WRITTEN_FOR}, this is "
+        f"{gunicorn.__version__}: read its gthread worker, http/message.py and http/wsgi.py again"
+    )
 
 
 OVERRIDDEN = [
@@ -22,9 +42,16 @@ OVERRIDDEN = [
         "handle_request",
         "handle_error",
         "murder_pending",
+        "get_thread_pool",
+        "set_accept_enabled",
+        "wait_for_and_dispatch_events",
         "_cap_keepalive",
     )
-] + [(ClientConnection, TConn, "close"), (AnswerHead, wsgi.Response, "default_headers")]
+] + [
+    (ClientConnection, TConn, "close"),
+    (AnswerHead, wsgi.Response, "default_headers"),
+    (AnswerHead, wsgi.Response, "process_headers"),
+]
 
 
 @pytest.mark.parametrize(
@@ -41,23 +68,171 @@ def test_every_method_that_is_overridden_is_there_with_the_same_parameters(
     ]
 
 
-@pytest.mark.parametrize("name", ["set_accept_enabled", "enqueue_req", "finish_request"])
+def test_nothing_of_gunicorns_is_overridden_by_accident() -> None:
+    names = {
+        name
+        for name, value in vars(GatewayWorker).items()
+        if inspect.isfunction(value) and hasattr(ThreadWorker, name)
+    }
+    assert names == {name for ours, _, name in OVERRIDDEN if ours is GatewayWorker}
+
+
+def test_no_attribute_of_gunicorns_is_replaced_by_accident() -> None:
+    theirs = source(ThreadWorker) + source(ThreadWorker.__mro__[1])
+    for name in ("clock", "deadlines", "keepalive", "send_timeout", "unfinished", "_clients",
+                 "_lingering", "_answering", "_gateway", "_threads", "_accepts_again"):  # fmt: skip
+        assert f"self.{name} " not in theirs
+
+
+@pytest.mark.parametrize("name", ["enqueue_req", "finish_request"])
 def test_every_method_that_is_called_is_there(name: str) -> None:
     assert callable(getattr(ThreadWorker, name))
 
 
+ASSUMED = {
+    "closing after an answer goes through our connection": (
+        ThreadWorker.finish_request,
+        "conn.close(graceful=True)",
+    ),
+    "a connection that ends is counted": (ThreadWorker.finish_request, "self.nr_conns -= 1"),
+    "threads are made before the application": (
+        ThreadWorker.init_process,
+        "self.tpool = self.get_thread_pool()",
+    ),
+    "the poller's callbacks are in its keys": (
+        ThreadWorker.wait_for_and_dispatch_events,
+        "callback = key.data",
+    ),
+    "and get the file object": (
+        ThreadWorker.wait_for_and_dispatch_events,
+        "callback(key.fileobj)",
+    ),
+    "the loop asks each turn whether to accept": (
+        ThreadWorker.run,
+        "can_accept = self.nr_conns < self.worker_connections",
+    ),
+    "and remembers": (ThreadWorker.set_accept_enabled, "self._accepting = enabled"),
+    "it ends when no connection is left": (ThreadWorker.run, "while self.nr_conns > 0"),
+    "connections wait in a deque": (ThreadWorker.__init__, "self.pending_conns = deque()"),
+    "there is a bound to those that are kept": (
+        ThreadWorker.__init__,
+        "self.max_keepalived = self.cfg.worker_connections - self.cfg.threads",
+    ),
+    "a signal sets alive": (ThreadWorker.handle_exit, "self.alive = False"),
+    "callbacks are put in a queue": (PollableMethodQueue.defer, "partial(callback, *args)"),
+    "accepted sockets inherit that they send at once": (
+        sock.TCPSocket.set_options,
+        "socket.TCP_NODELAY, 1",
+    ),
+    "an expectation is answered unless it was": (wsgi.create, "if req._expected_100_continue:"),
+    "the head says so": (
+        message.HeaderPolicy._apply_header_policy,  # type: ignore[attr-defined]
+        "self._expected_100_continue = True",
+    ),
+    "a parser reads in pieces": (unreader.Unreader.read, "self.chunk(read_ahead)"),
+    "a request without framing has no body": (
+        message.Request.set_body_reader,
+        "LengthReader(self.unreader, 0)",
+    ),
+    "a head that is not complete is no error of the client": (
+        message.Request.read_into,
+        "raise NoMoreData(bytes(buf))",
+    ),
+    "responses write through sendall": (util.write, "sock.sendall(data)"),
+    "in chunks too": (util.write_chunk, "sock.sendall(chunk)"),
+}
+
+
+@pytest.mark.parametrize("what", ASSUMED)
+def test_gunicorn_does_as_the_worker_assumes(what: str) -> None:
+    where, sentence = ASSUMED[what]
+    assert sentence in source(where), f"{what}: read {where.__qualname__} again"
+
+
+def test_what_is_overdue_is_looked_for_in_every_turn() -> None:
+    assert source(ThreadWorker.run).count("self.murder_pending()") == 2
+
+
+def test_of_the_threads_gunicorn_only_wants_the_end() -> None:
+    text = source(gthread)
+    ours = text.count("self.tpool.shutdown(wait=False)") + text.count("self.tpool.submit(")
+    assert text.count("self.tpool.") == ours
+    assert text.count("self.tpool.submit(") == 1, "in enqueue_req, for TLS"
+    assert callable(Threads.shutdown)
+
+
+def test_a_stopping_worker_waits_a_moment_for_requests_on_kept_connections() -> None:
+    assert gthread.STOP_KEEPALIVE_LINGER == 2.0  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
-    "sentence",
+    ("raw", "kind"),
     [
-        "conn.close(graceful=True)",  # closing after an answer goes through our connection
-        "self.nr_conns -= 1",
+        (post(b"{}"), body.LengthReader),
+        (post(b"0\r\n\r\n", "Transfer-Encoding: chunked"), body.ChunkedReader),
+        (b"GET / HTTP/1.1\r\n\r\n", body.LengthReader),
     ],
 )
-def test_gunicorn_ends_a_request_as_the_worker_expects(sentence: str) -> None:
-    assert sentence in inspect.getsource(ThreadWorker.finish_request)
+def test_a_parsed_head_says_how_its_body_is_framed(raw: bytes, kind: type) -> None:
+    request: Any = message.Request(CONFIG, unreader.IterUnreader([raw]), ADDRESS)
+    reader: Any = request.body.reader
+    assert kind is body.ChunkedReader or isinstance(reader.length, int)
+    assert type(reader) is kind
+    for name in ("method", "path", "headers", "version", "_expected_100_continue"):
+        assert hasattr(request, name)
 
 
-def test_the_loop_goes_on_until_no_connection_is_left() -> None:
-    source = inspect.getsource(ThreadWorker.run)
-    assert "while self.nr_conns > 0" in source
-    assert source.count("self.murder_pending()") == 2
+def answer_to(raw: bytes, fields: list[tuple[str, str]], *parts: bytes) -> tuple[bytes, End]:
+    """What gunicorn makes of an application's answer, and what becomes of the connection."""
+    incoming = Arrival(CONFIG, ADDRESS, 1000, lambda *_: True).feed(raw)
+    assert incoming is not None
+    collected = Collected()
+    response, environ = create(incoming.request, collected, ADDRESS, ADDRESS, CONFIG)
+    assert environ["wsgi.input"] is incoming.request.body
+    response.start_response("200 OK", fields)
+    for part in parts:
+        response.write(part)
+    response.close()
+    return collected.take(), end_of(response)
+
+
+def test_an_answer_is_collected_with_its_framing() -> None:
+    raw, end = answer_to(post(close=False), [("Content-Length", "2")], b"{}")
+    assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert raw.endswith(b"\r\nContent-Length: 2\r\n\r\n{}")
+    assert end is End.KEEP
+    raw, end = answer_to(post(), [], b"a", b"b")
+    assert raw.endswith(b"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+    assert end is End.CLOSE
+    raw, end = answer_to(post(b"", method="HEAD", close=False), [("Content-Length", "2")], b"{}")
+    assert raw.endswith(b"\r\n\r\n")
+    assert end is End.KEEP
+    raw, end = answer_to(post(version="1.0", close=False), [], b"a")
+    assert raw.endswith(b"\r\n\r\na")
+    assert end is End.CLOSE
+
+
+def test_the_endpoints_date_and_server_stand_alone() -> None:
+    raw, _ = answer_to(post(), [("Date", "then"), ("server", "engine"), ("Content-Length", "0")])
+    assert raw.lower().count(b"\r\ndate: ") == raw.lower().count(b"\r\nserver: ") == 1
+    assert b"Date: then\r\nserver: engine\r\n" in raw
+
+
+def test_two_cookies_are_joined_so_that_they_can_be_told_apart() -> None:
+    incoming = Arrival(CONFIG, ADDRESS, 1000, lambda *_: True).feed(
+        post(None, "Cookie: a=1,2", "Cookie: b=3")
+    )
+    assert incoming is not None
+    _, environ = create(incoming.request, Collected(), ADDRESS, ADDRESS, CONFIG)
+    assert environ["HTTP_COOKIE"] == "a=1,2; b=3"
+
+
+def test_accepted_connections_send_small_answers_at_once() -> None:
+    config = Config()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert not config.is_ssl

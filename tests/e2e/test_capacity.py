@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import requests
 
@@ -12,20 +12,19 @@ from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
 from tests.harness import GatewayProcess, wait_for
+from tests.wire import Wire, behaving
 
 CAPACITY = 8
 
 
 @contextmanager
 def busy(gateway: GatewayProcess) -> Iterator[None]:
-    """All places taken by streams, until the block ends."""
-    streams = [gateway.chat(stream=True) for _ in range(CAPACITY)]
-    assert [stream.status_code for stream in streams] == [200] * CAPACITY
-    try:
+    """All places taken by requests that wait for their pod, until the block ends."""
+    with ExitStack() as clients:
+        for _ in range(CAPACITY):
+            clients.enter_context(Wire(gateway.port)).send(behaving("stall-before-head"))
+        wait_for(lambda: gateway.in_flight() == CAPACITY, "all places are taken")
         yield
-    finally:
-        for stream in streams:
-            stream.close()
 
 
 def p99(times: list[float]) -> float:
@@ -52,7 +51,7 @@ def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_plac
     assert p99(health) < 0.05
     assert p99(refusals) < 0.05
     wait_for(lambda: gateway.in_flight() == 0, "the places are free again")
-    assert gateway.metric("gateway_client_aborts_total", phase="receiving") == CAPACITY
+    assert gateway.metric("gateway_client_aborts_total", phase="waiting") == CAPACITY
     assert gateway.metric("gateway_in_flight") == 0
 
 

@@ -66,7 +66,8 @@ def test_a_request_beyond_the_last_place_is_told_so_at_once(small: Place) -> Non
     model = small.cluster.models["llama"]
     with Wire(small.gateway.port) as one, Wire(small.gateway.port) as other:
         for client in (one, other):
-            client.send(post(chat_body(stream=True), KEY)).read_until(b"tok")
+            client.send(post(None, KEY, "x-sim-behaviour: stall-before-head"))
+        wait_for(lambda: small.gateway.in_flight() == 2, "both wait for their pod")
         with counted_once(small.gateway, "gateway_overloaded"):
             refused = small.exchange(post(None, KEY))
         healthy = small.gateway.get("/healthz").status_code

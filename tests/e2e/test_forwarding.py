@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from gateway import INFERENCE_PATHS
+from proxy.inference import INFERENCE_PATHS
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.canned import CannedPod

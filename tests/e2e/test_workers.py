@@ -16,6 +16,7 @@ from tests.e2e.conftest import GatewayFactory
 from tests.e2e.place import Place, place
 from tests.e2e.test_pod_life import events
 from tests.harness import GatewayProcess, wait_for
+from tests.wire import Wire, behaving
 
 WORKERS = 3
 
@@ -90,9 +91,11 @@ def test_an_endpoint_set_aside_by_one_worker_is_shown_by_all(town: Place) -> Non
 
 def test_a_killed_worker_leaves_no_request_in_flight_and_is_replaced(town: Place) -> None:
     gateway = town.gateway
-    town.deploy("killed", engine=Engine(tokens=10_000, token_seconds=0.05))
-    streams = [gateway.chat("killed", stream=True) for _ in range(6)]
-    assert gateway.metric("gateway_in_flight", model="killed") == 6
+    town.deploy("killed")
+    waiting = [Wire(gateway.port) for _ in range(6)]
+    for client in waiting:
+        client.send(behaving("stall-before-head", "killed"))
+    wait_for(lambda: gateway.metric("gateway_in_flight", model="killed") == 6, "all wait")
     killed = set(gateway.workers())
 
     for pid in killed:
@@ -101,8 +104,9 @@ def test_a_killed_worker_leaves_no_request_in_flight_and_is_replaced(town: Place
     wait_for(lambda: not killed & set(gateway.workers()), "they are gone")
     wait_for(lambda: gateway.metric("gateway_in_flight", model="killed") == 0, "nor their requests")
     town.wait_until_idle()
-    for stream in streams:
-        stream.close()
+    for client in waiting:
+        assert client.read_to_the_end().raw == b""
+        client.socket.close()
     wait_for(lambda: len(set(gateway.status()["workers"]) - killed) == WORKERS, "all are new")
     assert not set(gateway.status()["workers"]) & killed
     wait_for(lambda: gateway.metric("gateway_snapshot_age_seconds") < 5, "all have listed")
@@ -154,7 +158,8 @@ def test_a_reload_fails_no_request_and_cuts_no_stream(
 
     def ask() -> None:
         while not reloaded.is_set():
-            statuses[gateway.chat().status_code] += 1
+            answer = gateway.chat()
+            statuses[answer.status_code, answer.headers.get("x-gateway-error")] += 1
 
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
@@ -171,7 +176,7 @@ def test_a_reload_fails_no_request_and_cuts_no_stream(
         for asker in askers:
             asker.join()
 
-    assert set(statuses) == {200}
+    assert set(statuses) == {(200, None)}
     assert gateway.chat().status_code == 200
     assert gateway.metric("gateway_requests_total", model="llama", status="200") > 1
     assert gateway.metric("gateway_in_flight") == 0

@@ -1,0 +1,67 @@
+"""Deadlines of many connections, which cost next to nothing as long as they are kept."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+#: Seconds by which a deadline may be passed before it is noticed.
+STEP_SECONDS: Final = 0.25
+#: No slot at all.
+NEVER: Final = 1 << 60
+
+
+class Timed(Protocol):
+    """What can have one deadline, in seconds of the clock; `slot` is for `Deadlines` alone."""
+
+    deadline: float
+    slot: int
+
+    def expired(self) -> None:
+        """The deadline has passed."""
+
+
+class Deadlines:
+    """A wheel of slots, each with those whose deadline falls into it.
+
+    Putting a deadline off, which happens with every request and every piece of a body, changes a
+    number and nothing else: the slot that comes too early finds out. `clock` is monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._slots: dict[int, set[Any]] = {}
+        self._passed = self._slot_of(clock()) - 1
+
+    def set(self, timed: Timed, when: float) -> None:
+        """Give `timed` a deadline in place of the one it has; `math.inf` is none."""
+        timed.deadline = when
+        if when == math.inf:
+            return
+        slot = max(self._slot_of(when), self._passed + 1)
+        if slot < timed.slot:
+            self.forget(timed)
+            timed.slot = slot
+            self._slots.setdefault(slot, set()).add(timed)
+
+    def forget(self, timed: Timed) -> None:
+        """It has no deadline any more, and is not held on to."""
+        if timed.slot != NEVER:
+            self._slots[timed.slot].discard(timed)
+            timed.slot = NEVER
+
+    def expire(self) -> None:
+        """Tell those whose deadline has passed."""
+        now = self._clock()
+        while self._passed < int(now / STEP_SECONDS):
+            self._passed += 1
+            for timed in self._slots.pop(self._passed, ()):
+                timed.slot = NEVER
+                if timed.deadline > now:
+                    self.set(timed, timed.deadline)
+                else:
+                    timed.deadline = math.inf
+                    timed.expired()
+
+    @staticmethod
+    def _slot_of(when: float) -> int:
+        return int(when / STEP_SECONDS) + 1

@@ -1,0 +1,194 @@
+"""HTTP/1.1 response bodies as bytes (RFC 9112): the framings, read strictly, without I/O."""
+
+import re
+from typing import Final, Protocol
+
+_MAX_CHUNK_LINE: Final = 4096
+_MAX_TRAILER_BYTES: Final = 65_536
+
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+class ProtocolError(Exception):
+    """What the upstream sent is not a valid HTTP/1.1 response."""
+
+
+class Truncated(Exception):
+    """The connection ended before the response did."""
+
+
+class Body(Protocol):
+    """A response's body as it arrives.
+
+    `complete` says that all of it has been fed, `error` that what came can't be right; after
+    either nothing more is to be fed. `reusable` says whether its connection may carry another
+    exchange then: not if bytes followed that nobody asked for.
+    """
+
+    complete: bool
+    error: ProtocolError | None
+    reusable: bool
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it; what came before an error counts."""
+
+    def end(self) -> None:
+        """The connection was closed; raises `Truncated` unless the body may end so."""
+
+
+class LengthBody:
+    """A body of a known number of bytes."""
+
+    error: ProtocolError | None = None
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.complete = length == 0
+        self.reusable = True
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it."""
+        content = data[: self._left]
+        self.reusable = len(data) <= self._left
+        self._left -= len(content)
+        self.complete = self._left == 0
+        return content
+
+    def end(self) -> None:
+        """The connection was closed."""
+        raise Truncated(f"{self._left} bytes short of Content-Length")
+
+
+class ClosedBody:
+    """A body that ends with the connection, so that no framing tells whether all of it came.
+
+    An event stream tells it itself: OpenAI's ends with `[DONE]`, the Responses API's and
+    Anthropic's with an event of their own, which counts once the empty line after it has come. One
+    that ends without is truncated.
+    """
+
+    error: ProtocolError | None = None
+    reusable = False
+
+    _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+    _LAST_EVENT = re.compile(
+        rb"^event: ?(?:error|message_stop|response\.(?:completed|incomplete|failed))\r?\n",
+        re.MULTILINE,
+    )
+    _EMPTY_LINE = re.compile(rb"\n\r?\n")
+    _LONGEST_LINE = 64  # of those looked for; what follows in a longer one says nothing
+
+    def __init__(self, *, event_stream: bool) -> None:
+        self.complete = False
+        self._sees_end = not event_stream
+        self._in_last_event = False
+        self._seen = b""  # the end of what came, as far as it matters
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it."""
+        if not self._sees_end:
+            self._look_for_end(self._seen + data)
+        return data
+
+    def _look_for_end(self, seen: bytes) -> None:
+        if not self._in_last_event:
+            last_event = self._LAST_EVENT.search(seen)
+            self._sees_end = self._DONE.search(seen) is not None
+            if last_event is None:
+                self._seen = seen[seen.rfind(b"\n") + 1 :][: self._LONGEST_LINE]
+                return
+            self._in_last_event = True
+            seen = seen[last_event.end() - 1 :]
+        self._sees_end = self._sees_end or self._EMPTY_LINE.search(seen) is not None
+        self._seen = seen[-2:]
+
+    def end(self) -> None:
+        """The connection was closed, which is how it ends."""
+        if not self._sees_end:
+            raise Truncated("the event stream ended without its last event")
+        self.complete = True
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 §7.1); extensions and trailers are checked and dropped."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.error: ProtocolError | None = None
+        self.reusable = True
+        self._pending = b""  # a line of which only a part has come
+        self._left = 0  # bytes left of the present chunk
+        self._ends_chunk = False  # the CRLF after a chunk's data comes next
+        self._in_trailers = False
+        self._trailer_bytes = 0
+
+    @property
+    def between_chunks(self) -> bool:
+        """Whether a chunk, or the last one, comes next, and nothing of it has come yet."""
+        return not (self._pending or self._left or self._ends_chunk or self._in_trailers)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received, return the content in it."""
+        content: list[bytes] = []
+        data = self._pending + data
+        self._pending = b""
+        position = 0
+        try:
+            while position < len(data) and not self.complete:
+                if self._left:
+                    part = data[position : position + self._left]
+                    content.append(part)
+                    self._left -= len(part)
+                    self._ends_chunk = not self._left
+                    position += len(part)
+                    continue
+                line_end = data.find(b"\n", position)
+                if line_end < 0:
+                    self._hold(data[position:])
+                    break
+                self._line(data[position : line_end + 1])
+                position = line_end + 1
+            else:
+                self.reusable = position == len(data)
+        except ProtocolError as error:
+            self.error = error
+        return content[0] if len(content) == 1 else b"".join(content)
+
+    def end(self) -> None:
+        """The connection was closed."""
+        raise Truncated("the chunked body has no end")
+
+    def _hold(self, part: bytes) -> None:
+        """Keep an unfinished line, if it can still become a good one."""
+        self._pending = part
+        if self._ends_chunk and part != b"\r":
+            raise ProtocolError("a chunk is longer than its size")
+        if len(part) >= _MAX_CHUNK_LINE:
+            raise ProtocolError("a line of the chunked coding is too long")
+
+    def _line(self, line: bytes) -> None:
+        if len(line) > _MAX_CHUNK_LINE:
+            raise ProtocolError("a line of the chunked coding is too long")
+        if not line.endswith(b"\r\n"):
+            raise ProtocolError("a line of the chunked coding ends without CRLF")
+        text = line[:-2]
+        if self._ends_chunk:
+            if text:
+                raise ProtocolError("a chunk is longer than its size")
+            self._ends_chunk = False
+        elif self._in_trailers:
+            self._trailer(text)
+        else:
+            size = _CHUNK.fullmatch(text)
+            if size is None:
+                raise ProtocolError(f"invalid chunk size {text[:40]!r}")
+            self._left = int(size[1], 16)
+            self._in_trailers = self._left == 0
+
+    def _trailer(self, text: bytes) -> None:
+        self._trailer_bytes += len(text)
+        if not text:
+            self.complete = True
+        elif self._trailer_bytes > _MAX_TRAILER_BYTES or _FIELD.fullmatch(text) is None:
+            raise ProtocolError("invalid trailers")

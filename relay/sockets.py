@@ -1,0 +1,29 @@
+"""What is asked of sockets that Python has no name for."""
+
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+
+
+def untaken(client: socket.socket) -> int:
+    """Bytes that were sent and that the client has not taken yet.
+
+    A slow client takes some long before the kernel has so much room that it calls the socket
+    writable.
+    """
+    (size,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))
+    return int(size)
+
+
+def set_reset(client: socket.socket) -> None:
+    """Let the connection end with a reset instead of a FIN when its last descriptor is closed."""
+    with contextlib.suppress(OSError):  # it is gone already
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def shut_down(connection: socket.socket) -> None:
+    """End a connection for everyone who holds it."""
+    with contextlib.suppress(OSError):  # it may have ended by itself
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,87 @@
+"""Deadlines are noticed soon after they have passed, and cost nothing before."""
+
+import math
+
+from proxy.deadlines import NEVER, STEP_SECONDS, Deadlines
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.deadline = math.inf
+        self.slot = NEVER
+        self._times = 0
+
+    def expired(self) -> None:
+        self._times += 1
+
+    def times(self) -> int:
+        return self._times
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 500.1
+        self.deadlines = Deadlines(lambda: self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.deadlines.expire()
+
+
+def test_a_deadline_is_never_early_and_hardly_late() -> None:
+    for tenths in range(1, 40):
+        clock, one = Clock(), Watched()
+        clock.deadlines.set(one, clock.now + tenths / 10)
+        clock.pass_time(tenths / 10 - 0.001)
+        assert not one.times()
+        clock.pass_time(STEP_SECONDS + 0.002)
+        assert one.times() == 1
+        clock.pass_time(100)
+        assert one.times() == 1
+
+
+def test_a_deadline_can_be_put_off_as_often_as_one_likes() -> None:
+    clock, one = Clock(), Watched()
+    for _ in range(100):
+        clock.deadlines.set(one, clock.now + 5)
+        clock.pass_time(4)
+    assert not one.times()
+    clock.pass_time(1 + STEP_SECONDS)
+    assert one.times() == 1
+
+
+def test_a_deadline_can_be_brought_forward() -> None:
+    clock, one = Clock(), Watched()
+    clock.deadlines.set(one, clock.now + 75)
+    clock.deadlines.set(one, clock.now + 10)
+    clock.pass_time(10 + STEP_SECONDS)
+    assert one.times() == 1
+    clock.pass_time(100)
+    assert one.times() == 1
+
+
+def test_a_deadline_that_is_lifted_or_forgotten_does_not_come() -> None:
+    clock, lifted, forgotten = Clock(), Watched(), Watched()
+    for one in (lifted, forgotten):
+        clock.deadlines.set(one, clock.now + 5)
+    clock.deadlines.set(lifted, math.inf)
+    clock.deadlines.forget(forgotten)
+    clock.deadlines.forget(forgotten)
+    clock.pass_time(100)
+    assert not lifted.times()
+    assert not forgotten.times()
+
+
+def test_a_deadline_in_the_past_comes_at_the_next_step() -> None:
+    clock, one = Clock(), Watched()
+    clock.deadlines.set(one, clock.now - 100)
+    clock.pass_time(STEP_SECONDS)
+    assert one.times() == 1
+
+
+def test_a_long_sleep_is_caught_up_on() -> None:
+    clock, many = Clock(), [Watched() for _ in range(100)]
+    for number, one in enumerate(many):
+        clock.deadlines.set(one, clock.now + number)
+    clock.pass_time(10_000)
+    assert [one.times() for one in many] == [1] * 100
