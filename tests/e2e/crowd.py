@@ -1,0 +1,161 @@
+"""Crowds of clients that ask too much of a gateway, and its processes as the kernel shows them."""
+
+import math
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, Self
+
+from tests.harness import GatewayProcess, wait_for
+from tests.wire import Wire
+
+#: How a client leaves: it closes its connection, or it is gone without a word.
+Departure = Literal["fin", "rst"]
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+
+
+def leave(wire: Wire, how: Departure) -> None:
+    """Close the connection, whatever is still unread on it."""
+    if how == "fin":
+        wire.socket.shutdown(socket.SHUT_WR)  # before closing: unread bytes would make it a reset
+    else:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    wire.socket.close()
+
+
+def p99(times: list[float]) -> float:
+    """The time that one of a hundred exceeds."""
+    return sorted(times)[math.ceil(len(times) * 0.99) - 1]
+
+
+def timed(what: Callable[[], object]) -> float:
+    """Seconds it takes."""
+    started = time.monotonic()
+    what()
+    return time.monotonic() - started
+
+
+@contextmanager
+def wires(port: int, count: int) -> Iterator[list[Wire]]:
+    """`count` connections, closed at the end."""
+    with ExitStack() as clients:
+        yield [clients.enter_context(Wire(port)) for _ in range(count)]
+
+
+class Drip:
+    """Clients that go on sending, a piece each every `interval` seconds; a context manager.
+
+    One whose connection the gateway has closed, or who has said everything, sends no more.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._sending: list[tuple[Wire, bytes, int]] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def add(self, wire: Wire, data: bytes, piece: int = 1) -> Wire:
+        """Send `data` on `wire`, `piece` bytes at a time; before the block begins."""
+        self._sending.append((wire, data, piece))
+        return wire
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            self._sending = [rest for client in self._sending if (rest := self._send(*client))]
+
+    @staticmethod
+    def _send(wire: Wire, data: bytes, piece: int) -> tuple[Wire, bytes, int] | None:
+        try:
+            wire.send(data[:piece])
+        except OSError:
+            return None
+        return (wire, data[piece:], piece) if len(data) > piece else None
+
+
+def relays(gateway: GatewayProcess) -> list[int]:
+    """The relays of this gateway that live, whoever their parent is."""
+    return [
+        pid
+        for pid in processes_of(gateway)
+        if b"\0-m\0relay\0" in _read(Path(f"/proc/{pid}/cmdline"))
+    ]
+
+
+def relay_of(gateway: GatewayProcess) -> int:
+    """The one relay there is, once every worker that is to be can give it streams."""
+
+    def connected() -> list[int]:
+        found = relays(gateway)
+        assert len(found) <= 1
+        # Streams aside, it has one socket that listens, and one to each worker.
+        enough = found and sockets(found[0]) > max(1, len(workers(gateway)))
+        return found if enough else []
+
+    return wait_for(connected, "the workers are connected to a relay")[0]
+
+
+def workers(gateway: GatewayProcess) -> list[int]:
+    """The workers of this gateway, without its relay."""
+    others = relays(gateway)
+    return [pid for pid in gateway.workers() if pid not in others and alive(pid)]
+
+
+def processes_of(gateway: GatewayProcess) -> list[int]:
+    """Every living process of this gateway, orphans too: they inherit the port it was given."""
+    port = f"\0PORT={gateway.port}\0".encode()
+    return [
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and alive(int(path.name)) and port in b"\0" + _read(path / "environ")
+    ]
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; a zombie does not."""
+    status = _read(Path(f"/proc/{pid}/stat"))
+    return bool(status) and status.rpartition(b") ")[2][:1] not in b"ZX"
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def sockets(pid: int) -> int:
+    """How many of its descriptors are sockets."""
+    return sum(_link(path).startswith("socket:") for path in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def resident_bytes(gateway: GatewayProcess) -> int:
+    """The memory of all its processes together."""
+    pages = [_read(Path(f"/proc/{pid}/statm")).split() for pid in processes_of(gateway)]
+    return sum(4096 * int(fields[1]) for fields in pages if fields)
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""  # it was closed meanwhile
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # it has ended meanwhile

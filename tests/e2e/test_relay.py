@@ -1,0 +1,206 @@
+"""The relay: streams cost no thread, there is one relay at most, and it leaves nothing behind."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from simulator.cluster import Cluster
+from simulator.pod import Engine
+from tests.e2e.conftest import GatewayFactory
+from tests.e2e.crowd import (
+    alive,
+    descriptors,
+    processes_of,
+    relay_of,
+    relays,
+    threads,
+    wires,
+    workers,
+)
+from tests.e2e.place import process_of
+from tests.harness import GatewayProcess, wait_for
+from tests.wire import RawAnswer, Wire, chat_body, exchange, post
+
+STREAM = post(chat_body(stream=True))
+
+
+@contextmanager
+def running(gateway: GatewayProcess, count: int) -> Iterator[list[tuple[Wire, bytes]]]:
+    """Streams whose first tokens have come, each with what was read of it."""
+    with wires(gateway.port, count) as clients:
+        yield [(client, client.send(STREAM).read_until(b"tok")) for client in clients]
+
+
+def rest_of(stream: tuple[Wire, bytes]) -> RawAnswer:
+    client, seen = stream
+    return client.read_to_the_end(seen)
+
+
+def finished(answer: RawAnswer) -> bool:
+    return answer.complete and answer.content.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_killed_relay_breaks_its_streams_visibly_and_is_back_within_a_second(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    process = process_of(
+        cluster.model("llama", engine=Engine(tokens=100_000, token_seconds=0.02)).pods[0]
+    )
+    cluster.model("short", engine=Engine(tokens=3))
+    gateway = start_gateway().ready()
+    for _ in range(2):
+        killed = relay_of(gateway)
+        with running(gateway, 8) as streams:
+            os.kill(killed, signal.SIGKILL)
+            at = time.monotonic()
+            # What it is given before it is dead is a stream of its own, and breaks as well.
+            wait_for(lambda killed=killed: not alive(killed), "it is dead")  # type: ignore[misc]
+            for number in range(20):
+                answer = exchange(gateway.port, post(chat_body("short", stream=number % 2 == 0)))
+                assert (answer.status, answer.complete) == (200, True)
+            wait_for(
+                lambda killed=killed: relays(gateway) not in ([], [killed]),  # type: ignore[misc]
+                "there is a new one",
+                1.0,
+            )
+            broken = [rest_of(stream) for stream in streams]
+            assert time.monotonic() - at < 3.0
+        assert not any(answer.complete or b"[DONE]" in answer.raw for answer in broken)
+        wait_for(lambda: process.active == 0, "their endpoint works for nobody")
+        wait_for(lambda: gateway.in_flight() == 0, "nothing is in flight")
+        assert gateway.metric("gateway_in_flight") == 0
+    assert gateway.metric("gateway_requests_total", model="llama") == 16
+    assert set(gateway.endpoints().values()) == {"ready"}, "the endpoint is not to blame"
+
+
+def test_a_relay_that_is_back_has_streams_again(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    cluster.model("llama", engine=Engine(tokens=50, token_seconds=0.02))
+    gateway = start_gateway().ready()
+    killed = relay_of(gateway)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: relays(gateway) not in ([], [killed]), "there is a new one", 1.0)
+    relay = relay_of(gateway)
+    idle = descriptors(relay)
+
+    def has_streams() -> bool:
+        with running(gateway, 5) as streams:
+            moved = descriptors(relay) >= idle + 10
+            assert all(finished(rest_of(stream)) for stream in streams)
+            return moved
+
+    wait_for(has_streams, "the relay moves the streams")
+
+
+def test_there_is_never_more_than_one_relay(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    cluster.model("llama", engine=Engine(tokens=3))
+    gateway = start_gateway(workers="2")
+    seen = set()
+
+    def count(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            seen.add(len(relays(gateway)))
+            exchange(gateway.port, STREAM)
+
+    count(1.0)  # both workers start
+    wait_for(lambda: len(workers(gateway)) == 2, "both workers are up")
+    for _ in range(3):
+        os.kill(relay_of(gateway), signal.SIGKILL)
+        count(1.0)
+    old = workers(gateway)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not any(alive(pid) for pid in old), "they are dead")
+    count(1.0)
+    gateway.process.send_signal(signal.SIGHUP)
+    count(2.0)
+    assert seen <= {0, 1}
+    assert len(relays(gateway)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_meant_for_the_whole_group_does_not_end_the_relay(
+    cluster: Cluster, start_gateway: GatewayFactory, number: signal.Signals
+) -> None:
+    cluster.model("llama", engine=Engine(tokens=40, token_seconds=0.02))
+    gateway = start_gateway().ready()
+    relay = relay_of(gateway)
+    with running(gateway, 3) as streams:
+        os.kill(relay, number)
+        assert all(finished(rest_of(stream)) for stream in streams)
+    assert relays(gateway) == [relay]
+
+
+@pytest.mark.parametrize("streams", [0, 3])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind_when_the_gateway_is_gone(
+    cluster: Cluster, start_gateway: GatewayFactory, end: signal.Signals, streams: int
+) -> None:
+    model = cluster.model("llama", engine=Engine(tokens=100_000, token_seconds=0.02))
+    gateway = start_gateway(workers="2", grace_seconds="1").ready()
+    wait_for(lambda: len(workers(gateway)) == 2, "both workers are up")
+    relay_of(gateway)
+    with running(gateway, streams) as begun:
+        everything = processes_of(gateway)
+        gateway.process.send_signal(end)
+        assert not any(finished(rest_of(stream)) for stream in begun)
+        status = gateway.process.wait(20.0)
+        wait_for(
+            lambda: not any(alive(pid) for pid in everything) and not processes_of(gateway),
+            "every process is gone",
+            10.0,
+        )
+        wait_for(lambda: process_of(model.pods[0]).active == 0, "nothing is worked on")
+    assert status == (0 if end is signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_a_hundred_streams_take_no_place_and_no_thread_and_leave_nothing_open(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    engine = Engine(tokens=100, token_seconds=0.02, keep_alive_seconds=60)
+    process = process_of(cluster.model("llama", engine=engine).pods[0])
+    gateway = start_gateway(threads="4").ready()
+    relay = relay_of(gateway)
+    with running(gateway, 4) as first:  # whatever is made only once is there
+        assert all(finished(rest_of(stream)) for stream in first)
+    (worker,) = workers(gateway)
+
+    def open_in_worker() -> int:
+        return descriptors(worker) - process.connections  # the pool's idle ones aside
+
+    wait_for(lambda: gateway.in_flight() == 0, "nothing is in flight")
+    open_before, relay_before, threads_before = (
+        open_in_worker(),
+        descriptors(relay),
+        threads(worker),
+    )
+
+    with running(gateway, 100) as streams:
+        assert gateway.in_flight() == 100
+        assert threads(worker) == threads_before
+        assert threads(relay) == 1
+        assert all(finished(rest_of(stream)) for stream in streams)
+
+    assert gateway.metric("gateway_errors_total") == 0
+    wait_for(lambda: descriptors(relay) <= relay_before, "the relay has closed everything")
+    wait_for(lambda: open_in_worker() <= open_before, "the worker has closed everything")
+    wait_for(lambda: gateway.in_flight() == 0, "nothing is in flight")
+    assert gateway.metric("gateway_requests_total", model="llama", status="200") == 104
+
+
+def test_without_the_relay_streams_are_served_by_threads(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    cluster.model("llama", engine=Engine(tokens=10, token_seconds=0.02))
+    gateway = start_gateway(relay="false").ready()
+    with running(gateway, 5) as streams:
+        assert relays(gateway) == []
+        assert all(finished(rest_of(stream)) for stream in streams)
