@@ -1,141 +1,119 @@
-"""`make bench`: how long a list takes to become a snapshot, and a request to find its endpoint."""
+"""`make bench`: the gateway beside nginx, a Rust router and bare WSGI, under the same loads."""
 
-import json
-import platform
-import random
+import argparse
+import signal
 import sys
-import time
-from collections.abc import Callable
-from statistics import median
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
-from cache.slices import Reading, SliceSet
-from cache.store import SnapshotStore
-from routing.aside import SetAside
-from routing.inflight import InFlight
-from routing.router import Router
-from routing.strategies import STRATEGIES
+from bench import report
+from bench.checks import checks
+from bench.figures import medians
+from bench.limits import raise_descriptors
+from bench.measure import Measures, Upstream, measure, measure_leak, upstream, warm_up
+from bench.scenarios import SCENARIOS, Scenario
+from bench.targets import COMMANDS, OURS, Target, Unavailable, running
 
-MODELS = 1000
-ENDPOINTS = 10
-RUNS = 7
-PICKS = 20_000
+Runs = dict[tuple[str, str], list[Measures]]
 
 
-def raw_list(version: int) -> bytes:
-    """A list as an API server sends it: one slice a model."""
-    items = [raw_slice(model, version) for model in range(MODELS)]
-    document = {
-        "kind": "EndpointSliceList",
-        "apiVersion": "discovery.k8s.io/v1",
-        "metadata": {"resourceVersion": str(version)},
-        "items": items,
-    }
-    return json.dumps(document).encode()
+class _Names:
+    """Reads comma-separated names out of those known, and keeps their order."""
+
+    def __init__(self, known: list[str]) -> None:
+        self._known = known
+
+    def __call__(self, text: str) -> list[str]:
+        asked = text.split(",")
+        for name in asked:
+            if name not in self._known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(self._known)}")
+        return [name for name in self._known if name in asked]
 
 
-def raw_slice(model: int, version: int) -> dict[str, object]:
-    """One slice with ten ready endpoints, with the metadata a real one carries."""
-    name = f"model-{model}"
-    return {
-        "metadata": {
-            "name": f"{name}-x7k2p",
-            "generateName": f"{name}-",
-            "namespace": "models",
-            "uid": f"00000000-0000-4000-8000-{model:012d}",
-            "resourceVersion": str(version),
-            "labels": {
-                "kubernetes.io/service-name": name,
-                "model.aibrix.ai/name": name,
-                "model.aibrix.ai/port": "8000",
-            },
-        },
-        "addressType": "IPv4",
-        "endpoints": [raw_endpoint(model, number) for number in range(ENDPOINTS)],
-        "ports": [{"name": "http", "protocol": "TCP", "port": 8000}],
-    }
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    targets, scenarios = list(COMMANDS), list(SCENARIOS)
+    parser.add_argument("--only", type=_Names(targets), default=targets, metavar="TARGET,…")
+    parser.add_argument("--scenario", type=_Names(scenarios), default=scenarios, metavar="NAME,…")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a stream")
+    parser.add_argument("--rounds", type=int, default=1, help="medians are reported")
+    parser.add_argument("--no-check", action="store_true", help="only measure")
+    parser.add_argument("--no-report", action="store_true", help="only print")
+    return parser.parse_args()
 
 
-def raw_endpoint(model: int, number: int) -> dict[str, object]:
-    """One ready pod."""
-    return {
-        "addresses": [f"10.{model // 256}.{model % 256}.{number + 1}"],
-        "conditions": {"ready": True, "serving": True, "terminating": False},
-        "targetRef": {"kind": "Pod", "namespace": "models", "name": f"model-{model}-{number}"},
-        "nodeName": f"node-{number}",
-        "zone": "zone-a",
-    }
+def _started(
+    stack: ExitStack, names: list[str], model: Upstream, folder: Path, notes: list[str]
+) -> dict[str, Target]:
+    """Start each target that can be had, and say of the others why not; ours must be."""
+    targets = {}
+    for name in names:
+        (folder / name).mkdir()
+        try:
+            target = stack.enter_context(running(name, model.port, folder / name))
+        except Unavailable as error:
+            if name in OURS:
+                raise
+            notes.append(f"Skipped: {name}, because {error}.")
+            print(notes[-1], flush=True)
+            continue
+        warm_up(target)
+        targets[name] = target
+    return targets
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def _measured(
+    scenario: Scenario, target: Target, model: Upstream, seconds: float, label: str
+) -> Measures:
+    print(f"{label} {scenario.name}: {target.name}", flush=True)
+    how = measure_leak if scenario.short else measure
+    return how(scenario, target, model, seconds)
 
 
-def row(what: str, times: list[float], scale: float, unit: str) -> None:
-    """Print the minimum, median and maximum of `times`."""
-    low, middle, high = (scale * t for t in (min(times), median(times), max(times)))
-    print(f"| {what} | {low:.2f} | {middle:.2f} | {high:.2f} | {unit} |")
-
-
-def bench_lists() -> None:
-    """From the bytes of a list to a snapshot: the first, an unchanged one, and a watch event."""
-    first, same, events = [], [], []
-    for run in range(RUNS):
-        body = raw_list(run)
-        slices = SliceSet(Reading())
-
-        def read(slices: SliceSet = slices, body: bytes = body) -> None:
-            slices.replace(json.loads(body)["items"])
-            slices.snapshot(0.0)
-
-        first.append(seconds(read))
-        same.append(seconds(read))
-        changed = raw_slice(run, RUNS)
-
-        def apply(slices: SliceSet = slices, changed: object = changed) -> None:
-            slices.apply("MODIFIED", changed)
-            slices.snapshot(0.0)
-
-        events.append(seconds(apply))
-    row(f"list of {MODELS} models with {ENDPOINTS} endpoints, all new", first, 1e3, "ms")
-    row("the same list again", same, 1e3, "ms")
-    row("one watch event among them", events, 1e3, "ms")
-
-
-def bench_picks() -> None:
-    """From a model's name to an endpoint that is counted, and back."""
-    store = SnapshotStore(600.0, time.monotonic)
-    slices = SliceSet(Reading())
-    slices.replace(json.loads(raw_list(0))["items"])
-    store.put(slices.snapshot(time.monotonic()))
-    names = [f"model-{number}" for number in range(MODELS)]
-    for strategy in STRATEGIES:
-        router = Router(
-            store,
-            InFlight(),
-            SetAside(time.monotonic),
-            default_strategy=strategy,
-            rng=random.Random(1),
-        )
-
-        def pick(router: Router = router) -> None:
-            for number in range(PICKS):
-                lease = router.candidates(names[number % MODELS], None).take()
-                assert lease is not None  # noqa: S101 - every endpoint is ready
-                lease.release()
-
-        row(f"pick by {strategy}", [seconds(pick) / PICKS for _ in range(RUNS)], 1e6, "µs")
+def _run(options: argparse.Namespace, notes: list[str]) -> Runs:
+    """Measure all targets under one load, then under the next, and all of it again each round."""
+    runs: Runs = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
+        model = stack.enter_context(upstream())
+        targets = _started(stack, options.only, model, folder, notes)
+        for number in range(options.rounds):
+            label = f"[{number + 1}/{options.rounds}]"
+            for name in options.scenario:
+                scenario = SCENARIOS[name]
+                for target in targets.values():
+                    if target.name in scenario.targets:
+                        found = _measured(scenario, target, model, options.seconds, label)
+                        runs.setdefault((name, target.name), []).append(found)
+    return runs
 
 
 def main() -> int:
-    """Print a table of all figures."""
-    print(f"Python {platform.python_version()}, {RUNS} runs\n")
-    print("| what | min | median | max | |\n|---|--:|--:|--:|---|")
-    bench_lists()
-    bench_picks()
-    return 0
+    """Measure, print, write the report; 1 if a target of the project does not hold."""
+    options = _options()
+    raise_descriptors()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    notes = [f"Rounds: {options.rounds}; streams of {options.seconds:g} s."]
+    try:
+        runs = _run(options, notes)
+    except KeyboardInterrupt:
+        return 130
+    except Unavailable as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    figures: dict[str, dict[str, Measures]] = {}
+    for (scenario, target), rounds in runs.items():
+        figures.setdefault(scenario, {})[target] = medians(rounds)
+    findings = checks(figures)
+    for name, measured in figures.items():
+        print(f"\n{report.scenario_tables(name, measured)}")
+    print(f"\n{report.checks_table(findings)}")
+    if not options.no_report:
+        print(f"\nThe report is {report.write(figures, findings, notes)}")
+    failed = any(finding.holds is False for finding in findings)
+    return 1 if failed and not options.no_check else 0
 
 
 if __name__ == "__main__":
