@@ -37,7 +37,7 @@ class GatewayApp(Flask):
         matching and signals would add 115 to its 180 µs.
         """
         inference = self.gateway.inference
-        if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] in inference.paths:
+        if environ["PATH_INFO"] in inference.paths:
             return inference.handle(Request(environ))(environ, start_response)
         return super().wsgi_app(environ, start_response)
 
@@ -48,7 +48,6 @@ def create_app(gateway: Gateway) -> GatewayApp:
     app.gateway = gateway
     app.url_map.merge_slashes = False  # a path is what it says, or unknown
     app.url_map.strict_slashes = False
-    _add_inference(app)
     _add_models(app)
     _add_probes(app)
     _add_errors(app)
@@ -72,23 +71,6 @@ def source_of(settings: Settings) -> Source:
     if settings.source_file is not None:
         return FileSource(settings.source_file)
     return KubernetesSource(settings.namespace, settings.selector)
-
-
-def _add_inference(app: GatewayApp) -> None:
-    inference = app.gateway.inference
-
-    def answer() -> ResponseReturnValue:
-        return inference.handle(request)
-
-    for path in inference.paths:
-        app.add_url_rule(
-            path,
-            endpoint=path,
-            view_func=answer,
-            methods=["POST"],
-            strict_slashes=True,
-            provide_automatic_options=False,
-        )
 
 
 def _add_models(app: GatewayApp) -> None:

@@ -5,6 +5,9 @@ import logging
 import time
 from typing import Any
 
+#: Made once: `json.dumps` would make an encoder for every line.
+_ENCODE = json.JSONEncoder(default=str).encode
+
 
 class JsonFormatter(logging.Formatter):
     """A record as one line of JSON; an exception becomes type, message and place, no traceback."""
@@ -22,7 +25,7 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
             line["at"] = _where(record.exc_info[2])
         line.update(getattr(record, "facts", {}))
-        return json.dumps(line, default=str)
+        return _ENCODE(line)
 
 
 def _where(traceback: Any) -> str:

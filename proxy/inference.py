@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Response
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import (
     ClientDisconnected,
     HTTPException,
@@ -32,6 +32,9 @@ from proxy.relayed import StreamRelay
 from proxy.request import InferenceRequest, model_of
 from proxy.upload import read_body
 from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
 
 log = logging.getLogger("gateway.proxy")
 
@@ -103,7 +106,7 @@ class InferenceHandler:
         self._keys = keys
         self._clock = clock
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> "Response | PassedOn":
         """Return the endpoint's answer, or the gateway's error. Raises nothing."""
         record = self._record(request)
         place = ExitStack()
@@ -157,7 +160,9 @@ class InferenceHandler:
                 (("WWW-Authenticate", "Bearer"),),
             )
 
-    def _answer(self, request: Request, record: RequestRecord, place: ExitStack) -> Response:
+    def _answer(self, request: Request, record: RequestRecord, place: ExitStack) -> "PassedOn":
+        if request.method != "POST":
+            raise MethodNotAllowed(["POST"])
         target = _target(request)
         self.authorize(request)
         self._admit(place)
@@ -188,7 +193,7 @@ class InferenceHandler:
         if strategy:
             fields.append((STRATEGY_HEADER, strategy))
         body = AnswerBody(answer, record, self._drain, place, self._relay, caller)
-        return _PassedOn(answer, fields, body)
+        return PassedOn(answer, fields, body)
 
     def _admit(self, place: ExitStack) -> None:
         if self._drain.over:
@@ -234,22 +239,21 @@ def failure_of(error: Exception, request: Request) -> GatewayError:
     return GatewayError("internal_error", "the gateway failed; its log says why")
 
 
-class _PassedOn(Response):
-    """An endpoint's answer, from which nothing is taken and to which nothing is added."""
+class PassedOn:
+    """An endpoint's answer, as a WSGI application that takes nothing from it and adds nothing.
 
-    default_mimetype = None  # an answer without a Content-Type stays without
+    Werkzeug's own response would rewrite `Location` and give an answer without a Content-Type one.
+    """
 
-    def __init__(self, answer: Answer, fields: Iterable[tuple[str, str]], body: AnswerBody) -> None:
+    def __init__(self, answer: Answer, fields: list[tuple[str, str]], body: AnswerBody) -> None:
         head = answer.reply.head
-        super().__init__(status=f"{head.status} {head.reason}".rstrip(), headers=Headers(fields))
+        self._status = f"{head.status} {head.reason}"
+        self._fields = fields
         self._body = body
 
-    def get_wsgi_headers(self, environ: object) -> Headers:
-        """The fields as they are: werkzeug would rewrite `Location`, among others."""
-        return self.headers
-
-    def get_app_iter(self, environ: object) -> AnswerBody:
-        """The body, also where the status allows none: the server must close it."""
+    def __call__(self, environ: object, start_response: "StartResponse") -> AnswerBody:
+        """Start the response and return its body, which the server must close."""
+        start_response(self._status, self._fields)
         return self._body
 
 

@@ -118,7 +118,7 @@ class RequestRecord:
         seconds = (self._clock() if at is None else at) - self._started
         if self._in_flight:
             IN_FLIGHT.labels(self._model).dec()
-        REQUESTS.labels(self._model, str(status)).inc()
+        REQUESTS.labels(self._model, status).inc()
         REQUEST_SECONDS.labels(self._model).observe(seconds)
         if self._bytes:
             STREAM_BYTES.inc(self._bytes)
