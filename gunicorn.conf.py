@@ -77,6 +77,7 @@ http_parser = "python"
 forwarded_allow_ips = ""
 limit_request_line = 8190
 limit_request_fields = 100
+logs.keep_no_origins()
 logconfig_dict = logs.configuration(_chosen.log_level)
 accesslog = None
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from functools import lru_cache
 from typing import Any
 
 #: Made once: `json.dumps` would make an encoder for every line.
@@ -14,9 +15,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "time": f"{_date_time(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -28,6 +28,11 @@ class JsonFormatter(logging.Formatter):
         return _ENCODE(line)
 
 
+@lru_cache(maxsize=2)
+def _date_time(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _where(traceback: Any) -> str:
     """The innermost frame: enough to find the line, and only one line."""
     if traceback is None:
@@ -36,6 +41,16 @@ def _where(traceback: Any) -> str:
         traceback = traceback.tb_next
     code = traceback.tb_frame.f_code
     return f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}"
+
+
+def keep_no_origins() -> None:
+    """Let records be made without what no line of ours says: code's place, thread, process.
+
+    Finding it out takes a third of what a record costs. The `logging` module's documentation,
+    "Optimization", names these switches.
+    """
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def configuration(level: str) -> dict[str, Any]:

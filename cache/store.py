@@ -43,10 +43,10 @@ class SnapshotStore:
     def snapshot(self) -> Snapshot:
         """Return the latest snapshot; raises `EndpointsUnknown` or `EndpointsStale`."""
         with self._lock:
-            snapshot = self._cache.get(_ONLY)
-            if snapshot is not None:
-                return snapshot
-            listed_at = self._listed_at
+            try:
+                return self._cache[_ONLY]  # `get` looks twice
+            except KeyError:
+                listed_at = self._listed_at
         if listed_at is None:
             raise EndpointsUnknown("no list of EndpointSlices has succeeded yet")
         age = self._timer() - listed_at

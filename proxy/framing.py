@@ -5,7 +5,7 @@ were well: such a one is a `ProtocolError`, never a guess.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from relay.bodies import Body, ChunkedBody, ClosedBody, LengthBody, ProtocolError
@@ -27,10 +27,18 @@ class Head:
     status: int
     reason: str
     fields: tuple[tuple[str, str], ...]
+    _values: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the fields by name once; a response is asked for five of them."""
+        values: dict[str, list[str]] = {}
+        for name, value in self.fields:
+            values.setdefault(name.lower(), []).append(value)
+        object.__setattr__(self, "_values", values)
 
     def values(self, name: str) -> list[str]:
         """All values of a field; `name` in lower case."""
-        return [value for its_name, value in self.fields if its_name.lower() == name]
+        return self._values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
         """The elements of a comma-separated list field, in lower case."""

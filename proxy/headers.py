@@ -1,7 +1,7 @@
 """Which header fields pass through, and which are the gateway's own."""
 
 import re
-import uuid
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -35,6 +35,9 @@ _REPLACED: Final = frozenset(
 #: Fields of a response that are only ever the gateway's.
 _OURS: Final = frozenset({"x-gateway-error", "x-request-id", "target-pod", "routing-strategy"})
 
+_NEVER_UPSTREAM: Final = HOP_BY_HOP | _REPLACED
+_NEVER_TO_CLIENT: Final = HOP_BY_HOP | _OURS
+
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -42,7 +45,7 @@ def request_id(given: str | None) -> str:
     """The client's id if it is harmless everywhere it will be written, else a new one."""
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] = ()) -> bytes:
@@ -51,7 +54,7 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
     `own` are the gateway's fields; `drop` names further ones that don't pass, in lower case.
     """
     fields = list(fields)
-    dropped = HOP_BY_HOP | _REPLACED | _connection_options(fields) | set(drop)
+    dropped = _NEVER_UPSTREAM | _connection_options(fields) | set(drop)
     lines = [f"{name}: {value}\r\n" for name, value in own.items()]
     for name, value in fields:
         lowered = name.lower()
@@ -63,7 +66,7 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
 def for_client(fields: Fields) -> list[tuple[str, str]]:
     """The fields of an endpoint's response that pass to the client, repeated ones included."""
     fields = list(fields)
-    dropped = HOP_BY_HOP | _OURS | _connection_options(fields)
+    dropped = _NEVER_TO_CLIENT | _connection_options(fields)
     return [(name, value) for name, value in fields if name.lower() not in dropped]
 
 

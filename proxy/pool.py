@@ -155,12 +155,20 @@ class Stream:
 
         Else None, and everything is still to be read. Only for a body that nothing was read of.
         """
-        body, contents, data = body_of(self._head), [], self._received
+        content = self._all_of_it(patience)
+        if content is None:
+            self._body = body_of(self._head)  # from the beginning again
+        else:
+            self._received = b""
+        return content
+
+    def _all_of_it(self, patience: float) -> bytes | None:
+        body, contents, data = self._body, [], self._received
         deadline = time.monotonic() + patience
         while True:
             contents.append(body.feed(data))
             if body.complete:
-                break
+                return b"".join(contents)
             wait = deadline - time.monotonic()
             if body.error is not None or len(self._received) > _SHORT_BYTES or wait <= 0:
                 return None
@@ -177,9 +185,7 @@ class Stream:
                     body.end()
                 except Truncated:
                     return None
-                break
-        self._body, self._received = body, b""
-        return b"".join(contents)
+                return b"".join(contents)
 
     def read(self) -> bytes:
         """The next content, as soon as there is any; empty at the end.

@@ -3,7 +3,8 @@
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from metrics import (
     CLIENT_ABORTS,
@@ -18,6 +19,13 @@ from metrics import (
 from proxy.forwarder import Answer
 
 log = logging.getLogger("gateway.requests")
+
+#: Looked up once for each model, because `labels` takes 2 µs every time. Models come and go.
+_SERIES: Final = 16_384
+_in_flight = lru_cache(_SERIES)(IN_FLIGHT.labels)
+_first_byte_seconds = lru_cache(_SERIES)(FIRST_BYTE_SECONDS.labels)
+_requests = lru_cache(_SERIES)(REQUESTS.labels)
+_request_seconds = lru_cache(_SERIES)(REQUEST_SECONDS.labels)
 
 
 class RequestRecord:
@@ -47,7 +55,7 @@ class RequestRecord:
     def begins(self) -> None:
         """From now on it counts as in flight."""
         self._in_flight = True
-        IN_FLIGHT.labels(self._model).inc()
+        _in_flight(self._model).inc()
 
     def answered(self, answer: Answer) -> None:
         """An endpoint's answer is being passed on."""
@@ -60,7 +68,7 @@ class RequestRecord:
         """`size` bytes of the body were handed on."""
         if self._first_byte is None:
             self._first_byte = self._clock() - self._started
-            FIRST_BYTE_SECONDS.labels(self._model).observe(self._first_byte)
+            _first_byte_seconds(self._model).observe(self._first_byte)
         self._bytes += size
 
     def relayed(self, size: int, first: float | None) -> None:
@@ -68,7 +76,7 @@ class RequestRecord:
         self._bytes += size
         if first is not None and self._first_byte is None:
             self._first_byte = first - self._started
-            FIRST_BYTE_SECONDS.labels(self._model).observe(self._first_byte)
+            _first_byte_seconds(self._model).observe(self._first_byte)
 
     def facts(self) -> dict[str, Any]:
         """What `resumed` makes the record of in another worker."""
@@ -96,7 +104,7 @@ class RequestRecord:
                 return
             self._finished = True
         if self._in_flight:
-            IN_FLIGHT.labels(self._model).dec()
+            _in_flight(self._model).dec()
 
     def failed(self, code: str, message: str) -> None:
         """The gateway made an error of `code`."""
@@ -117,9 +125,9 @@ class RequestRecord:
             self._finished = True
         seconds = (self._clock() if at is None else at) - self._started
         if self._in_flight:
-            IN_FLIGHT.labels(self._model).dec()
-        REQUESTS.labels(self._model, status).inc()
-        REQUEST_SECONDS.labels(self._model).observe(seconds)
+            _in_flight(self._model).dec()
+        _requests(self._model, status).inc()
+        _request_seconds(self._model).observe(seconds)
         if self._bytes:
             STREAM_BYTES.inc(self._bytes)
         facts = {

@@ -58,13 +58,7 @@ def model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         # RFC 8259 §8.1: JSON between systems is UTF-8, so nothing is guessed.
-        document = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_int=_number,
-            parse_float=_number,
-            parse_constant=_not_json,
-        )
+        document = _DECODER.decode(body.decode("utf-8"))
     except RecursionError:
         raise GatewayError("invalid_body", "the body's JSON is nested too deeply") from None
     except ValueError as error:
@@ -104,6 +98,15 @@ def _form_model(body: bytes, content_type: str) -> str | None:
     if len(models) + len(files.getlist("model")) > 1:
         raise GatewayError("invalid_body", "the field 'model' is there twice")
     return models[0] if models else None
+
+
+#: Made once: `json.loads` would make one for every request.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_number,
+    parse_float=_number,
+    parse_constant=_not_json,
+)
 
 
 class _Discard(io.RawIOBase):
