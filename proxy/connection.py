@@ -4,6 +4,7 @@ import contextlib
 import errno
 import select
 import socket
+import time
 from collections.abc import Callable
 
 from cache.endpoints import Endpoint
@@ -55,10 +56,13 @@ class Connection:
             if error.errno in _OWN_SHORTAGES:
                 raise OutOfResources("no_resources", str(error)) from error
             raise ConnectFailed(_connect_kind(error), f"{endpoint.name}: {error}") from error
+        # Never blocking: changing that is a system call, and each lets another thread in between.
+        self.socket.setblocking(False)
+        self._readable = select.poll()
+        self._readable.register(self.socket, select.POLLIN)
 
     def is_clean(self) -> bool:
         """Whether an idle connection is still open, and silent as it must be."""
-        self.socket.settimeout(0)  # with a timeout Python waits for data, whatever the flags say
         try:
             self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -80,7 +84,6 @@ class Connection:
         """
         self._begun_at = clock()
         self._received, self._answered, self._request_sent = b"", False, False
-        self.socket.settimeout(0)
         parts = (head + body,) if len(body) <= _RECEIVE_BYTES else (head, body)
         with contextlib.suppress(OSError):  # told by the response that comes or does not
             self._request_sent = all(self._send_part(part, deadline, clock) for part in parts)
@@ -147,9 +150,8 @@ class Connection:
         timeout = deadline - clock()
         if timeout <= 0:
             raise ResponseTimeout("timeout", "no response head within the limit")
-        self.socket.settimeout(timeout)
         try:
-            data = self.socket.recv(_RECEIVE_BYTES)
+            data = self._receive(timeout)
         except TimeoutError as error:
             raise ResponseTimeout("timeout", "no response head within the limit") from error
         except OSError as error:
@@ -171,9 +173,8 @@ class Connection:
 
         Raises `BodyIdle` and `BodyDied`.
         """
-        self.socket.settimeout(timeout)
         try:
-            data = self.socket.recv(_RECEIVE_BYTES)
+            data = self._receive(timeout)
         except TimeoutError as error:
             raise BodyIdle("idle", f"nothing came for {timeout:g} s") from error
         except OSError as error:
@@ -181,6 +182,14 @@ class Connection:
         if not data and self._shut_down:
             raise BodyDied("died", "the connection was shut down")  # no end that a body may have
         return data
+
+    def _receive(self, timeout: float) -> bytes:
+        """Wait at most `timeout` seconds for bytes; raises `OSError`, among them `TimeoutError`."""
+        deadline = time.monotonic() + timeout
+        while self._readable.poll(max(0, deadline - time.monotonic()) * 1000):
+            with contextlib.suppress(BlockingIOError):  # poll may err
+                return self.socket.recv(_RECEIVE_BYTES)
+        raise TimeoutError
 
     def shut_down(self) -> None:
         """End the connection under the thread that uses it, which then sees it closed."""
