@@ -10,13 +10,14 @@ from flask import Flask, jsonify, request
 from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
 import status
 from cache.kubernetes import KubernetesSource
 from cache.source import FileSource, Source
 from exposition import GatewayCollector
 from parts import Gateway, build
+from proxy.call import call_of
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class GatewayApp(Flask):
         """
         inference = self.gateway.inference
         if environ["PATH_INFO"] in inference.paths:
-            return inference.handle(Request(environ))(environ, start_response)
+            return inference.handle(call_of(environ))(environ, start_response)
         return super().wsgi_app(environ, start_response)
 
 
@@ -76,12 +77,12 @@ def source_of(settings: Settings) -> Source:
 def _add_models(app: GatewayApp) -> None:
     @app.get("/v1/models", provide_automatic_options=False)
     def list_models() -> ResponseReturnValue:
-        app.gateway.inference.authorize(request)
+        app.gateway.inference.authorize(request.headers.get("Authorization"))
         return jsonify(status.models(app.gateway))
 
     @app.get("/v1/models/<path:name>", provide_automatic_options=False)
     def get_model(name: str) -> ResponseReturnValue:
-        app.gateway.inference.authorize(request)
+        app.gateway.inference.authorize(request.headers.get("Authorization"))
         return jsonify(status.model(app.gateway, name.rstrip("/")))
 
 
@@ -124,4 +125,5 @@ def _collector(gateway: Gateway) -> GatewayCollector:
 def _add_errors(app: GatewayApp) -> None:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        return app.gateway.inference.refuse(error, request)
+        answer = app.gateway.inference.refuse(error, call_of(request.environ))
+        return Response(answer.body, answer.status, answer.fields)

@@ -9,7 +9,11 @@ from gunicorn.http import wsgi
 
 from proxy.arrival import Incoming
 from proxy.body import AnswerBody, AnswerBroken
+from proxy.call import Call, joined
 from proxy.clients import Client
+from proxy.heads import head_of, in_one_chunk
+from proxy.inference import InferenceHandler
+from proxy.response import Response
 from proxy.sending import Collected, End, Outlet, send
 
 log = logging.getLogger("gateway.server")
@@ -49,12 +53,20 @@ class Server(Protocol):
 class Answering:
     """Answers requests on whatever thread it is called.
 
-    A client that takes nothing for `send_timeout` seconds has left. `defer` calls back on the
-    loop's thread.
+    Those for `inference` go to it past WSGI, which would cost more than all else of a short one. A
+    client that takes nothing for `send_timeout` seconds has left. `defer` calls back on the loop's
+    thread.
     """
 
-    def __init__(self, server: Server, send_timeout: float, defer: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        inference: InferenceHandler,
+        send_timeout: float,
+        defer: Callable[..., None],
+    ) -> None:
         self._server = server
+        self._inference = inference
         self._send_timeout = send_timeout
         self._defer = defer
 
@@ -77,55 +89,89 @@ class Answering:
             return End.CLOSE, self._server.failed(request, client.address, error)
 
     def _answer(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
+        request = incoming.request
+        if (
+            request.method == "POST"
+            and request.path in self._inference.paths
+            and request.version == (1, 1)
+        ):
+            return self._infer(client, incoming)
+        return self._serve(client, incoming)
+
+    def _serve(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
+        """Answer as the WSGI application says."""
         request, collected = incoming.request, Collected()
         response, environ = create(
             request, collected, client.address, client.server, self._server.cfg
         )
         environ["gateway.caller"] = client.caller
         content = self._server.wsgi(environ, response.start_response)
-        away = False
         try:
             if not incoming.whole or self._server.must_close(request):
                 response.force_close()
-            if not isinstance(content, AnswerBody):
-                for part in content:
-                    response.write(part)
-                response.close()
-                return end_of(response), send(client.socket, collected.take())
-            whole = content.whole()
+            if isinstance(content, AnswerBody):
+                return self._pass_on(client, response, content), b""
+            for part in content:
+                response.write(part)
+            response.close()
+            return end_of(response), send(client.socket, collected.take())
+        finally:
+            close(content)
+
+    def _infer(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
+        """Answer an inference request."""
+        request = incoming.request
+        call = _call_of(request, client)
+        answer = self._inference.handle(call)
+        closes = not incoming.whole or request.should_close() or self._server.must_close(request)
+        end = End.CLOSE if closes else End.KEEP
+        if not isinstance(answer.body, AnswerBody):
+            head = head_of(answer, closes=closes, chunked=False)
+            return end, send(client.socket, head + answer.body[0])
+        away = False
+        try:
+            chunked = answer.body.unsized
+            head = head_of(answer, closes=closes, chunked=chunked)
+            whole = answer.body.whole()
             if whole is not None:
-                response.write(whole)
-                response.close()
-                rest = send(client.socket, collected.take())
-                content.sent()
-                return end_of(response), rest
-            response.send_headers()
-            head = collected.take()
-            away = self._hand_over(client, response, content, head)
-            return (End.AWAY, b"") if away else (self._stay(client, response, content, head), b"")
+                content = in_one_chunk(whole) if chunked else whole
+                rest = send(client.socket, head + content)
+                answer.body.sent()
+                return end, rest
+            away = answer.body.hand_over(
+                head, client.socket, closes=closes, over=partial(self._defer, client.over)
+            )
+            return (End.AWAY, b"") if away else (self._stay(client, request, answer, closes), b"")
         finally:
             if not away:
-                close(content)
+                answer.body.close()
 
-    def _hand_over(
-        self, client: Client, response: AnswerHead, content: AnswerBody, head: bytes
-    ) -> bool:
-        """Let the relay go on with the answer."""
-        if not response.chunked and response.response_length is None:
-            return False  # how it ends would have to be shown by a reset, which only we do
-        return content.hand_over(
-            head,
-            client.socket,
-            closes=response.should_close(),
-            over=partial(self._defer, client.over),
-        )
+    def _stay(self, client: Client, request: Any, answer: Response, closes: bool) -> End:
+        """Pass the answer on from this thread."""
+        response, _ = create(request, None, client.address, client.server, self._server.cfg)
+        if closes:
+            response.force_close()
+        response.start_response(answer.status, answer.fields)
+        return self._pass_on(client, response, answer.body)
 
-    def _stay(self, client: Client, response: AnswerHead, content: AnswerBody, head: bytes) -> End:
-        """Pass the answer on to its end."""
-        outlet = Outlet(client.socket, self._send_timeout)
-        outlet.sendall(head)
-        response.sock = outlet  # type: ignore[assignment] # all it does is sendall
-        return pass_on(response, content)
+    def _pass_on(self, client: Client, response: AnswerHead, content: Iterable[bytes]) -> End:
+        response.sock = Outlet(client.socket, self._send_timeout)  # type: ignore[assignment]
+        return pass_on(response, content)  # which does no more with it than sendall
+
+
+def _call_of(request: Any, client: Client) -> Call:
+    """The call that gunicorn's parsed `request` is."""
+    return Call(
+        method=request.method,
+        path=request.path,
+        uri=request.uri,
+        fields=joined(request.headers),
+        scheme=request.scheme,
+        remote=client.address[0],
+        input=request.body,
+        input_ends=True,
+        caller=client.caller,
+    )
 
 
 def create(request: Any, sock: Any, address: Any, server: Any, config: Any) -> tuple[Any, Any]:

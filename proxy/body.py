@@ -5,7 +5,6 @@ The last is the plain path, for a server that can't hand over its client's conne
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 from metrics import UPSTREAM_FAILURES
 from proxy.caller import Caller
@@ -13,6 +12,7 @@ from proxy.drain import Drain
 from proxy.errors import GatewayError
 from proxy.failures import BodyIdle, UpstreamFailure
 from proxy.forwarder import Answer
+from proxy.places import Place
 from proxy.record import RequestRecord
 from proxy.relayed import BREAKS, StreamRelay
 
@@ -44,7 +44,7 @@ class AnswerBody:
         answer: Answer,
         record: RequestRecord,
         drain: Drain,
-        place: ExitStack,
+        place: Place,
         relay: StreamRelay | None,
         caller: Caller,
     ) -> None:
@@ -63,6 +63,12 @@ class AnswerBody:
         self._broken = False
         self._ended = False
         self._content = self._pass_on()
+
+    @property
+    def unsized(self) -> bool:
+        """Whether the response's head does not say how long it is."""
+        head = self._answer.reply.head
+        return head.status not in (204, 304) and not head.values("content-length")
 
     def whole(self) -> bytes | None:
         """All of it, if it is short and there at once; else None, and nothing has been read."""

@@ -4,37 +4,31 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from http import HTTPStatus
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from flask import Response
 from werkzeug.exceptions import (
     ClientDisconnected,
     HTTPException,
     MethodNotAllowed,
     NotFound,
 )
-from werkzeug.wrappers import Request
 
 from cache.store import EndpointsStale, EndpointsUnknown
 from proxy.body import AnswerBody
-from proxy.caller import Caller
+from proxy.call import Call
 from proxy.drain import Drain
 from proxy.errors import GatewayError
 from proxy.failures import ClientLeft
-from proxy.forwarder import Answer, Forwarder
+from proxy.forwarder import Forwarder
 from proxy.headers import for_client, request_id
 from proxy.keys import ApiKeys
+from proxy.places import Place
 from proxy.record import RequestRecord
 from proxy.relayed import StreamRelay
 from proxy.request import InferenceRequest, model_of
+from proxy.response import Response
 from proxy.upload import read_body
 from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 log = logging.getLogger("gateway.proxy")
 
@@ -106,121 +100,118 @@ class InferenceHandler:
         self._keys = keys
         self._clock = clock
 
-    def handle(self, request: Request) -> "Response | PassedOn":
+    def handle(self, call: Call) -> Response:
         """Return the endpoint's answer, or the gateway's error. Raises nothing."""
-        record = self._record(request)
-        place = ExitStack()
+        record = self._record(call)
+        place = Place(self._places)
         try:
-            return self._answer(request, record, place)
+            return self._answer(call, record, place)
         except Exception as error:  # noqa: BLE001 - each becomes an answer, a bug a counted one
             place.close()
-            return self._refused(error, request, record)
+            return self._refused(error, call, record)
 
-    def refuse(self, error: Exception, request: Request) -> Response:
+    def refuse(self, error: Exception, call: Call) -> Response:
         """The answer to a request that failed before it was one for an endpoint."""
-        return self._refused(error, request, self._record(request))
+        return self._refused(error, call, self._record(call))
 
-    def _record(self, request: Request) -> RequestRecord:
-        return RequestRecord(
-            request_id(request.headers.get("x-request-id")),
-            request.method,
-            request.path,
-            self._clock,
-        )
+    def _record(self, call: Call) -> RequestRecord:
+        an_id = request_id(call.fields.get("X-Request-Id"))
+        return RequestRecord(an_id, call.method, call.path, self._clock)
 
-    def _refused(self, error: Exception, request: Request, record: RequestRecord) -> Response:
+    def _refused(self, error: Exception, call: Call, record: RequestRecord) -> Response:
         if isinstance(error, ClientLeft):
             record.aborted("waiting")
             record.finish(_CLIENT_LEFT)
-            return Response(status=f"{_CLIENT_LEFT} Client Left")  # which nobody will read
+            return Response(f"{_CLIENT_LEFT} Client Left", [], (b"",))  # which nobody will read
         if isinstance(error, ClientDisconnected):
             record.aborted("sending")
-        failure = failure_of(error, request)
+        failure = failure_of(error, call.method, call.path)
         if self._drain.over and failure.kind.status > 500:  # the connections were ended by us
             failure = GatewayError("gateway_draining", "the gateway's time to finish is over")
         if failure.code == "internal_error":
             log.error("a bug: request %s", record.request_id, exc_info=error)
         record.failed(failure.code, failure.message)
         record.finish(failure.kind.status)
-        headers = failure.response_headers(record.request_id, self._retry_after)
+        fields = failure.response_headers(record.request_id, self._retry_after)
+        body = failure.body()
+        fields.append(("Content-Length", str(len(body))))
         status = HTTPStatus(failure.kind.status)
-        return Response(failure.body(), f"{status.value} {status.phrase}", headers)
+        return Response(f"{status.value} {status.phrase}", fields, (body,))
 
     def wants_body(self, method: str, path: str, authorization: str | None) -> bool:
         """Whether such a request is refused for nothing that stands in its head."""
         admitted = self._keys is None or self._keys.admits(authorization)
         return admitted and method == "POST" and path in self.paths
 
-    def authorize(self, request: Request) -> None:
-        """Raise `GatewayError` unless the request may be answered."""
-        if self._keys and not self._keys.admits(request.headers.get("authorization")):
+    def authorize(self, authorization: str | None) -> None:
+        """Raise `GatewayError` unless a request with that `Authorization` may be answered."""
+        if self._keys and not self._keys.admits(authorization):
             raise GatewayError(
                 "invalid_api_key",
                 "a valid API key is required as 'Authorization: Bearer KEY'",
                 (("WWW-Authenticate", "Bearer"),),
             )
 
-    def _answer(self, request: Request, record: RequestRecord, place: ExitStack) -> "PassedOn":
-        if request.method != "POST":
+    def _answer(self, call: Call, record: RequestRecord, place: Place) -> Response:
+        if call.method != "POST":
             raise MethodNotAllowed(["POST"])
-        target = _target(request)
-        self.authorize(request)
+        target = call.target
+        self.authorize(call.fields.get("Authorization"))
         self._admit(place)
-        strategy = request.headers.get(STRATEGY_HEADER, "").strip() or None
-        content = read_body(request.environ, self._max_body_bytes)
-        model = self._router.known(self._model(request, content))
+        strategy = call.fields.get(STRATEGY_HEADER.title(), "").strip() or None
+        content = read_body(call, self._max_body_bytes)
+        model = self._router.known(self._model(call, content))
         record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)
         record.begins()
-        caller: Caller = request.environ.get("gateway.caller") or Caller()
         answer = self._forwarder.forward(
             InferenceRequest(
-                method=request.method,
+                method=call.method,
                 target=target,
-                fields=tuple(request.headers.items()),
-                own_fields=_own_fields(request, record.request_id),
+                fields=tuple(call.fields.items()),
+                own_fields=_own_fields(call, record.request_id),
                 dropped_fields=("authorization",) if self._keys else (),
                 body=content,
-                replayable=not request.path.startswith("/v1/responses"),
-                caller=caller,
+                replayable=not call.path.startswith("/v1/responses"),
+                caller=call.caller,
             ),
             candidates,
         )
         record.answered(answer)
-        fields = for_client(answer.reply.head.fields)
+        head = answer.reply.head
+        fields = for_client(head.fields)
         fields.append(("x-request-id", record.request_id))
         fields.append(("target-pod", answer.lease.endpoint.name))
         if strategy:
             fields.append((STRATEGY_HEADER, strategy))
-        body = AnswerBody(answer, record, self._drain, place, self._relay, caller)
-        return PassedOn(answer, fields, body)
+        body = AnswerBody(answer, record, self._drain, place, self._relay, call.caller)
+        return Response(f"{head.status} {head.reason}", fields, body)
 
-    def _admit(self, place: ExitStack) -> None:
+    def _admit(self, place: Place) -> None:
         if self._drain.over:
             raise GatewayError("gateway_draining", "the gateway is stopping")
         # A place comes back a moment after its client has the last byte.
-        if not self._places.acquire(timeout=_PLACE_SECONDS):
+        if not place.take(_PLACE_SECONDS):
             raise GatewayError(
                 "gateway_overloaded",
                 f"the gateway is answering {self._capacity} requests, which is all it can",
             )
-        place.callback(self._places.release)
         if self._relay is not None and self._relay.link.count >= self._max_streams:
             raise GatewayError(
                 "gateway_overloaded", f"{self._max_streams} streams run, which is all there may be"
             )
 
-    def _model(self, request: Request, body: bytes) -> str | None:
+    def _model(self, call: Call, body: bytes) -> str | None:
         if not self._router.needs_model:
             return None
         return model_of(
             body,
-            request.headers.get("content-type", ""),
-            may_be_form=request.path.startswith("/v1/audio/"),
+            call.fields.get("Content-Type", ""),
+            may_be_form=call.path.startswith("/v1/audio/"),
         )
 
 
-def failure_of(error: Exception, request: Request) -> GatewayError:
+def failure_of(error: Exception, method: str, path: str) -> GatewayError:
     """The name of what went wrong; what has none is a bug of ours."""
     if isinstance(error, GatewayError):
         return error
@@ -230,52 +221,19 @@ def failure_of(error: Exception, request: Request) -> GatewayError:
         return GatewayError("invalid_body", "the body broke off")
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        message = f"{request.path} takes {allowed} only, not {request.method}"
+        message = f"{path} takes {allowed} only, not {method}"
         return GatewayError("method_not_allowed", message, (("Allow", allowed),))
     if isinstance(error, NotFound):
-        return GatewayError("unknown_path", f"there is nothing at {request.path}")
+        return GatewayError("unknown_path", f"there is nothing at {path}")
     if isinstance(error, HTTPException):
         return GatewayError("bad_request", error.description or error.name)
     return GatewayError("internal_error", "the gateway failed; its log says why")
 
 
-class PassedOn:
-    """An endpoint's answer, as a WSGI application that takes nothing from it and adds nothing.
-
-    Werkzeug's own response would rewrite `Location` and give an answer without a Content-Type one.
-    """
-
-    def __init__(self, answer: Answer, fields: list[tuple[str, str]], body: AnswerBody) -> None:
-        head = answer.reply.head
-        self._status = f"{head.status} {head.reason}"
-        self._fields = fields
-        self._body = body
-
-    def __call__(self, environ: object, start_response: "StartResponse") -> AnswerBody:
-        """Start the response and return its body, which the server must close."""
-        start_response(self._status, self._fields)
-        return self._body
-
-
-def _target(request: Request) -> str:
-    """Path and query as received; raises `GatewayError` if the path is not literally a known one.
-
-    Matching happened on the decoded path. One that is spelled differently (`%2f`) is not passed on,
-    because the endpoint could take it for another.
-    """
-    uri = str(request.environ.get("RAW_URI") or request.full_path)
-    if not uri.startswith("/"):  # absolute form, RFC 9112 §3.2.2
-        parts = urlsplit(uri)
-        uri = parts.path + (f"?{parts.query}" if parts.query else "")
-    if uri.partition("?")[0] != request.path:
-        raise GatewayError("unknown_path", f"there is nothing at {request.path}")
-    return uri
-
-
-def _own_fields(request: Request, an_id: str) -> dict[str, str]:
+def _own_fields(call: Call, an_id: str) -> dict[str, str]:
     return {
         "X-Request-Id": an_id,
-        "X-Forwarded-For": request.remote_addr or "unknown",
-        "X-Forwarded-Proto": request.scheme,
-        "X-Forwarded-Host": request.headers.get("host", ""),
+        "X-Forwarded-For": call.remote or "unknown",
+        "X-Forwarded-Proto": call.scheme,
+        "X-Forwarded-Host": call.fields.get("Host", ""),
     }

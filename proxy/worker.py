@@ -118,7 +118,9 @@ class GatewayWorker(ThreadWorker):
         self._accepts_again = 0.0
         self._most_body = settings.max_body_bytes
         self._wants_body = self._gateway.inference.wants_body
-        self._answering = Answering(self, settings.send_timeout, self.method_queue.defer)
+        self._answering = Answering(
+            self, self._gateway.inference, settings.send_timeout, self.method_queue.defer
+        )
         self.clock = time.monotonic
         self.deadlines = Deadlines(self.clock)
         self.keepalive = float(self.cfg.keepalive)

@@ -6,7 +6,6 @@ import struct
 import termios
 import threading
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -20,6 +19,7 @@ from proxy.connection import Connection
 from proxy.drain import Drain
 from proxy.forwarder import Answer
 from proxy.framing import parse_head
+from proxy.places import Place
 from proxy.pool import ConnectionPool, Stream
 from proxy.record import RequestRecord
 from proxy.relayed import last_events, order_of
@@ -80,7 +80,7 @@ def by_the_plain_path(fields: list[str], pieces: list[bytes]) -> Seen:
     answer = answer_of(fields, pool, sender.connection)
     record = RequestRecord("id", "POST", "/", time.monotonic)
     drain = Drain(ENOUGH, lambda: None)
-    body = AnswerBody(answer, record, drain, ExitStack(), None, Caller())
+    body = AnswerBody(answer, record, drain, Place(threading.Semaphore()), None, Caller())
     contents: list[bytes] = []
     broken: list[bool] = []
 
