@@ -1,6 +1,7 @@
 """The server: which worker, how many threads, and when the gateway's background work runs."""
 
 import atexit
+import gc
 import glob
 import os
 import resource
@@ -100,6 +101,8 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Start the background work, after the fork: threads do not survive one."""
     worker.wsgi.gateway.start()
+    gc.collect()
+    gc.freeze()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -1,6 +1,7 @@
 """A complete request becomes an answer: the WSGI application is asked, and what it says is sent."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
@@ -69,10 +70,27 @@ class Answering:
         self._inference = inference
         self._send_timeout = send_timeout
         self._defer = defer
+        self._quiet: deque[Client] = deque()  # clients whose answer the loop was not told of
 
     def answer(self, client: Client, incoming: Incoming) -> None:
-        """Answer, and tell the loop. Raises nothing."""
-        self._defer(client.answered, *self._outcome(client, incoming))
+        """Answer, and tell the loop. Raises nothing.
+
+        A loop that has nothing to do about it is not woken.
+        """
+        end, rest = self._outcome(client, incoming)
+        if end is not End.KEEP or rest:
+            self._defer(client.answered, end, rest)
+            return
+        self._quiet.append(client)
+        # The loop, which looks at what is quiet after it has noted what the client does, sees
+        # that now, or we see the note.
+        if client.restless:
+            self._defer(self.settle)
+
+    def settle(self) -> None:
+        """Let clients that have their answer go on. On the loop's thread."""
+        while self._quiet:
+            self._quiet.popleft().answered(End.KEEP)
 
     def answer_here(self, client: Client, incoming: Incoming) -> None:
         """The same on the loop's thread, for what never blocks."""
@@ -135,9 +153,11 @@ class Answering:
             whole = answer.body.whole()
             if whole is not None:
                 content = in_one_chunk(whole) if chunked else whole
-                rest = send(client.socket, head + content)
-                answer.body.sent()
-                return end, rest
+                try:
+                    return end, send(client.socket, head + content)
+                except OSError:
+                    answer.body.unsent()
+                    raise
             away = answer.body.hand_over(
                 head, client.socket, closes=closes, over=partial(self._defer, client.over)
             )

@@ -71,17 +71,25 @@ class AnswerBody:
         return head.status not in (204, 304) and not head.values("content-length")
 
     def whole(self) -> bytes | None:
-        """All of it, if it is short and there at once; else None, and nothing has been read."""
+        """All of it, if it is short and there at once; else None, and nothing has been read.
+
+        With that it is over and closed: nobody's place is held while the client's next request may
+        be on its way already.
+        """
         if self._is_event_stream:
             return None  # its head is on its way although the first token may take its time
         content = self._stream.whole(_PATIENCE_SECONDS)
+        if content is None:
+            return None
         if content:
             self._record.passed(len(content))
+        self._ended = not self._caller.departed
+        self.close()
         return content
 
-    def sent(self) -> None:
-        """What `whole` gave is on its way."""
-        self._ended = True
+    def unsent(self) -> None:
+        """The client left before it got what `whole` gave."""
+        self._record.aborted("receiving")
 
     def hand_over(
         self,

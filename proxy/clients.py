@@ -85,14 +85,22 @@ class Client:
             return
         except OSError:
             data = b""
+        if self._phase is Phase.BUSY:
+            self._around.settle()  # it may have its answer
         if not data:
             self._left()
         elif self._phase is Phase.BUSY:
             self._arrival.hold(data)
             if self._arrival.held > MOST_EARLY_BYTES:
                 self._watch(0)
+            self._around.settle()
         else:
             self._take(data)
+
+    @property
+    def restless(self) -> bool:
+        """Whether the client has left, or sent more, while its request was being answered."""
+        return self._gone or self._arrival.held > 0
 
     def _take(self, data: bytes) -> None:
         try:
@@ -165,6 +173,7 @@ class Client:
         self._watch(0)
         if self._phase is Phase.BUSY:
             self.caller.depart()
+            self._around.settle()
             return
         self.caller = Caller()
         self.caller.depart()

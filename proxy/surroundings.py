@@ -32,6 +32,9 @@ class Surroundings(Protocol):
     def dispatch(self, client: "Client", incoming: Incoming) -> None:
         """Answer a request; `client.answered` is to be called once."""
 
+    def settle(self) -> None:
+        """Call `client.answered` for those whose answer nobody has told of yet."""
+
     def refused(self, client: "Client", error: Exception) -> bytes:
         """The answer to what can't be answered by the application."""
 

@@ -154,6 +154,7 @@ class GatewayWorker(ThreadWorker):
             if time.monotonic() >= self._accepts_again:
                 self._accepts_again = 0.0
         super().wait_for_and_dispatch_events(timeout)
+        self.settle()
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection from the queue, if another worker was not faster."""
@@ -214,6 +215,10 @@ class GatewayWorker(ThreadWorker):
             self._answering.answer_here(client, incoming)
         else:
             self._threads.run(self._answering.answer, client, incoming)
+
+    def settle(self) -> None:
+        """Let clients that have their answer go on."""
+        self._answering.settle()
 
     def defer(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call back on the loop's thread, later. May be called from any thread."""
