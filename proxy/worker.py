@@ -76,6 +76,7 @@ class GatewayWorker(ThreadWorker):
     on its loop share, as `proxy.clients.Surroundings` says.
     """
 
+    _notifies_again = 0.0
     #: What the arbiter's handler, which a fork inherits, got before ours were in place.
     early_signals: queue.SimpleQueue[int]
 
@@ -107,6 +108,13 @@ class GatewayWorker(ThreadWorker):
         while self._gateway.streams and time.monotonic() < deadline:
             self.notify()
             time.sleep(0.05)
+
+    def notify(self) -> None:
+        """Tell the arbiter that this worker lives; once a second is often enough."""
+        now = time.monotonic()
+        if now >= self._notifies_again:
+            self._notifies_again = now + 1.0
+            super().notify()
 
     def _prepare(self) -> None:
         application: Any = self.wsgi
