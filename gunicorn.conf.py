@@ -3,6 +3,7 @@
 import atexit
 import gc
 import glob
+import logging
 import os
 import resource
 import shutil
@@ -100,6 +101,9 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start the background work, after the fork: threads do not survive one."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logs.LineWriter):
+            handler.start()
     worker.wsgi.gateway.start()
     gc.collect()
     gc.freeze()
@@ -109,6 +113,8 @@ def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, at its end: its peers need not ask it any more."""
     if worker.wsgi is not None:
         worker.wsgi.gateway.stop()
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def child_exit(server: Any, worker: Any) -> None:

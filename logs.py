@@ -2,12 +2,88 @@
 
 import json
 import logging
+import threading
 import time
+from collections import deque
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, TextIO
 
 #: Made once: `json.dumps` would make an encoder for every line.
 _ENCODE = json.JSONEncoder(default=str).encode
+
+#: Seconds between two writes, and lines that may wait for one: some 20 MB.
+_PAUSE_SECONDS: Final = 0.02
+_MOST_LINES: Final = 50_000
+
+
+class LineWriter(logging.Handler):
+    """Writes lines to `stream`: at once, and after `start` from a thread of its own.
+
+    A request's thread that wrote its line itself would wait for the others' lines, and all of them
+    for whoever reads the logs. Lines that can't be written are counted, and told of when it works
+    again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: deque[str] = deque()
+        self._lost = 0
+        self._writing = threading.Lock()  # guards: _stream, and the lines' order
+        self._woken = threading.Event()
+        self._started = False
+
+    def createLock(self) -> None:  # noqa: N802 - as the library calls it
+        """Need none: a line is one append."""
+        self.lock = None
+
+    def start(self) -> None:
+        """Write from a daemon thread; threads do not survive a fork."""
+        self._started = True
+        threading.Thread(target=self._run, name="log-writer", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a line that can't be made is told of in one
+            line = _ENCODE({"level": "error", "logger": "logs", "message": f"no line: {error!r}"})
+        if len(self._lines) >= _MOST_LINES:
+            self._lost += 1
+            return
+        self._lines.append(line)
+        if not self._started:
+            self.flush()
+        elif not self._woken.is_set():
+            self._woken.set()
+
+    def flush(self) -> None:
+        """Write what waits, unless somebody reads so slowly that it takes a second."""
+        if self._writing.acquire(timeout=1.0):
+            try:
+                self._write()
+            finally:
+                self._writing.release()
+
+    def _run(self) -> None:
+        while True:
+            self._woken.wait()
+            self._woken.clear()  # before the lines are taken: none is left that nobody waits for
+            self.flush()
+            time.sleep(_PAUSE_SECONDS)
+
+    def _write(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        lost, self._lost = self._lost, 0
+        if not (lines or lost):
+            return
+        told = f"{lost} lines could not be written"
+        last = [_ENCODE({"level": "error", "logger": "logs", "message": told})] if lost else []
+        try:
+            self._stream.write("\n".join(lines + last) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # ValueError: it is closed
+            self._lost += lost + len(lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -61,7 +137,7 @@ def configuration(level: str) -> dict[str, Any]:
         "formatters": {"json": {"()": "logs.JsonFormatter"}},
         "handlers": {
             "stdout": {
-                "class": "logging.StreamHandler",
+                "class": "logs.LineWriter",
                 "stream": "ext://sys.stdout",
                 "formatter": "json",
             }

@@ -1,17 +1,23 @@
 """Logs: every record is one line of JSON, whatever it holds."""
 
+import contextlib
 import io
 import json
 import logging
 import logging.config
+import os
 import re
+import select
 import sys
+import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from logs import JsonFormatter, configuration
+from logs import JsonFormatter, LineWriter, configuration
+from tests.harness import wait_for
 
 
 class Log:
@@ -126,3 +132,98 @@ def test_the_configuration_shows_what_its_level_says(
     logging.getLogger("urllib3").info("someone else's chatter")
     written = [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
     assert written == list(shown)
+
+
+class Pipe:
+    """A pipe as a log, which is read only when asked for."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        self.stream = os.fdopen(self.write_end, "w")
+        self.writer = LineWriter(self.stream)
+        self.writer.setFormatter(JsonFormatter())
+        self.logger = logging.Logger("gateway.test")
+        self.logger.addHandler(self.writer)
+        self.text = ""
+
+    def close(self) -> None:
+        """Let the writer's thread, which nobody stops, write to nobody."""
+        self.writer.flush()
+        with contextlib.suppress(OSError):
+            os.close(self.read_end)
+        with contextlib.suppress(OSError):
+            self.stream.close()
+
+    def read(self) -> None:
+        if select.select([self.read_end], [], [], 0.01)[0]:
+            self.text += os.read(self.read_end, 1 << 20).decode()
+
+    def messages(self) -> list[str]:
+        self.read()
+        return [json.loads(line)["message"] for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def test_without_a_thread_a_line_is_there_at_once(pipe: Pipe) -> None:
+    pipe.logger.info("one")
+    assert pipe.messages() == ["one"]
+
+
+def test_a_thread_writes_all_lines_in_their_order(pipe: Pipe) -> None:
+    pipe.writer.start()
+    wanted = [str(number) for number in range(500)]
+    for text in wanted:
+        pipe.logger.info(text)
+    wait_for(lambda: len(pipe.messages()) == 500, "all lines are written")
+    assert pipe.messages() == wanted
+
+
+def test_lines_that_wait_are_written_before_the_end(pipe: Pipe) -> None:
+    pipe.writer.start()
+    for number in range(20):
+        pipe.logger.info("%d", number)
+    logging.shutdown([weakref.ref(pipe.writer)])
+    assert len(pipe.messages()) == 20
+
+
+def test_a_reader_that_stalls_stops_nobody_and_is_told_what_was_lost(pipe: Pipe) -> None:
+    pipe.writer.start()
+    began = time.monotonic()
+    for _ in range(60_000):
+        pipe.logger.info("x" * 50)
+    assert time.monotonic() - began < 30
+    pipe.logger.info("beyond")  # which is lost, too
+
+    def told() -> bool:
+        pipe.read()
+        return "lines could not be written" in pipe.text
+
+    wait_for(told, "what was lost is told of", 30.0)
+    wait_for(lambda: pipe.text.endswith("\n"), "the line is whole")
+    messages = pipe.messages()
+    (told_of,) = [text for text in messages if "could not be written" in text]
+    assert int(told_of.split()[0]) + messages.count("x" * 50) == 60_001
+    assert "beyond" not in messages
+    pipe.logger.info("again")
+    wait_for(lambda: pipe.messages()[-1] == "again", "it goes on")
+
+
+def test_a_log_that_nobody_reads_any_more_stops_nobody(pipe: Pipe) -> None:
+    os.close(pipe.read_end)
+    for _ in range(3):
+        pipe.logger.info("x")
+    pipe.writer.start()
+    pipe.logger.info("y")
+    pipe.writer.flush()
+
+
+def test_a_line_that_cant_be_made_is_told_of_in_one(pipe: Pipe) -> None:
+    pipe.logger.info("%d", "no number")
+    (message,) = pipe.messages()
+    assert message.startswith("no line: TypeError")
