@@ -42,7 +42,7 @@ _RATIOS = (
 #: and how much more than that it may be.
 _LIMITS: tuple[tuple[str, str, str, float | tuple[str, float]], ...] = (
     ("streams-1000", "errors", "errors", 0),
-    ("streams-1000", "rss", "RSS, all processes", 140 * MEGABYTE),
+    ("streams-1000", "rss_children", "RSS, worker and relay", 140 * MEGABYTE),
     ("streams-1000", "threads", "threads", ("threads_rest", 1.0)),
     ("idle-2000", "errors", "errors", 0),
     ("leak", "errors", "errors", 0),

@@ -75,18 +75,19 @@ def measure(scenario: Scenario, target: Target, model: Upstream, seconds: float)
 
     Times are seconds, sizes bytes, shares parts of one core.
     """
-    rest = proc.usage(target.family())
+    rest = target.usage()
     idle, model_cpu = proc.idle_seconds(), proc.cpu_seconds(model.process.pid)
     model.lag()
     started = time.monotonic()
     peak, reports = _carry_out(plans(scenario, target.port, seconds), target)
     wall = time.monotonic() - started
-    after = proc.usage(target.family())
+    after = target.usage()
     used = sum(report["load_cpu"] for report in reports)
     measures = _merged(reports) | {
         "wall": wall,
         "cpu": after.cpu - rest.cpu,
         "rss": peak.rss,
+        "rss_children": peak.rss_children,
         "pss": peak.pss,
         "threads_rest": rest.threads,
         "threads": peak.threads,
@@ -102,12 +103,12 @@ def _carry_out(
     told: dict[str, dict[str, object]], target: Target
 ) -> tuple[proc.Usage, list[dict[str, Any]]]:
     """Run the load generators side by side; returns the most the target used, and their reports."""
-    peak = proc.Usage(0, 0, 0, 0, 0)
+    peak = proc.Usage(0, 0, 0, 0, 0, 0)
     with ExitStack() as stack:
         loads = [stack.enter_context(_load(module, plan)) for module, plan in told.items()]
         for load in loads:
             while not _ended(load):
-                peak = proc.highest(peak, proc.usage(target.family()))
+                peak = proc.highest(peak, target.usage())
         return peak, [json.loads(load.communicate()[0]) for load in loads]
 
 
@@ -187,9 +188,9 @@ def _settled(target: Target, before: proc.Usage | None) -> proc.Usage:
     """What the target uses once nothing is in flight and no descriptor is left, or time is up."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
-        now = proc.usage(target.family())
+        now = target.usage()
         fewer = before is None or now.descriptors <= before.descriptors
         if not in_flight(target) and fewer:
             break
         time.sleep(LOOK_SECONDS)
-    return proc.usage(target.family())
+    return target.usage()

@@ -20,6 +20,7 @@ class Usage:
 
     cpu: float
     rss: float
+    rss_children: float  # without the first process, which only looks after the others
     pss: float
     threads: int
     descriptors: int
@@ -37,21 +38,23 @@ def family(root: int, directory: Path) -> list[int]:
     return sorted(pid for pid in parents if ours & _line(pid, parents))
 
 
-def usage(pids: list[int]) -> Usage:
-    """What these processes use; one that has ended counts as nothing."""
-    cpu = rss = pss = 0.0
+def usage(pids: list[int], root: int | None) -> Usage:
+    """What these processes use, the first of which is `root`; one that has ended is nothing."""
+    cpu = rss = children = pss = 0.0
     threads = descriptors = 0
     for pid in pids:
         try:
             fields = _stat(pid)
             cpu += sum(int(field) for field in fields[11:15]) / TICKS
             threads += int(fields[17])
-            rss += int(fields[21]) * PAGE
+            size = int(fields[21]) * PAGE
+            rss += size
+            children += 0 if pid == root else size
             pss += _pss(pid)
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
         except _GONE:
             continue
-    return Usage(cpu, rss, pss, threads, descriptors)
+    return Usage(cpu, rss, children, pss, threads, descriptors)
 
 
 def highest(one: Usage, other: Usage) -> Usage:

@@ -52,6 +52,7 @@ ERRORS = Column("errors", "errors", 1, 0)
 CORES = Column("cores used", "cores", 1, 2)
 COMMON = (
     Column("RSS, MB", "rss", 1 / MEGABYTE, 0),
+    Column("without the first process", "rss_children", 1 / MEGABYTE, 0),
     Column("PSS, MB", "pss", 1 / MEGABYTE, 0),
     Column("threads", "threads", 1, 0),
     Column("before", "threads_rest", 1, 0),

@@ -50,6 +50,10 @@ class Target:
         """Every process of it."""
         return proc.family(self.process.pid, self.directory) if self.process else []
 
+    def usage(self) -> proc.Usage:
+        """What they use."""
+        return proc.usage(self.family(), self.process.pid if self.process else None)
+
 
 def _gunicorn(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).parent / "gunicorn"), *arguments]

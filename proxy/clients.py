@@ -4,7 +4,6 @@ import contextlib
 import math
 import selectors
 import socket
-from enum import Enum
 from typing import Any, Final
 
 from gunicorn import util
@@ -13,32 +12,15 @@ from proxy.arrival import Incoming
 from proxy.caller import Caller
 from proxy.deadlines import NEVER
 from proxy.errors import GatewayError
+from proxy.phases import BODY_CREDIT_SECONDS, BODY_LAG_SECONDS, BODY_RATE, HEAD_SECONDS, Phase
 from proxy.sending import End, send
 from proxy.surroundings import Surroundings
 from relay.sockets import set_reset, untaken
 
-#: Seconds from a request's first byte to the end of its head.
-HEAD_SECONDS: Final = 10.0
-#: Seconds a body may lag behind `BODY_RATE`, bytes a second; and what a fast start is good for.
-BODY_LAG_SECONDS: Final = 10.0
-BODY_CREDIT_SECONDS: Final = 60.0
-BODY_RATE: Final = 1024.0
 #: Bytes kept of what a client sends before it has its answer; beyond them it is not read.
 MOST_EARLY_BYTES: Final = 65_536
 _RECEIVE_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Phase(Enum):
-    """What a connection waits for."""
-
-    IDLE = "a request"
-    HEAD = "the rest of a head"
-    BODY = "the rest of a body"
-    BUSY = "an answer"
-    AWAY = "an answer that is passed on elsewhere"
-    SENDING = "a client that takes the rest of an answer"
-    OVER = "nothing"
 
 
 class Client:

@@ -63,10 +63,15 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
     return "".join(lines).encode("latin-1")
 
 
-def for_client(fields: Fields) -> list[tuple[str, str]]:
-    """The fields of an endpoint's response that pass to the client, repeated ones included."""
+def for_client(fields: Fields, *, bodyless: bool = False) -> list[tuple[str, str]]:
+    """The fields of an endpoint's response that pass to the client, repeated ones included.
+
+    A `bodyless` one is a 204, which must not tell a length (RFC 9110 §8.6).
+    """
     fields = list(fields)
     dropped = _NEVER_TO_CLIENT | _connection_options(fields)
+    if bodyless:
+        dropped |= {"content-length"}
     return [(name, value) for name, value in fields if name.lower() not in dropped]
 
 

@@ -179,7 +179,7 @@ class InferenceHandler:
         )
         record.answered(answer)
         head = answer.reply.head
-        fields = for_client(head.fields)
+        fields = for_client(head.fields, bodyless=head.status == 204)
         fields.append(("x-request-id", record.request_id))
         fields.append(("target-pod", answer.lease.endpoint.name))
         if strategy:

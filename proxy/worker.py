@@ -13,24 +13,26 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from gunicorn import util
 from gunicorn.workers import gthread
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from proxy.answering import Answering, close, create, pass_on
-from proxy.arrival import MOST_READ_IN_VAIN, Arrival, Incoming
+from proxy.arrival import Arrival, Incoming
 from proxy.clients import Client
 from proxy.deadlines import Deadlines
 from proxy.lingering import Lingering
 from proxy.refusal import refusal
+from proxy.secure import ClientConnection, much_is_left
 from proxy.sending import End
 from proxy.threads import Threads
 from relay.sockets import set_reset
 
 log = logging.getLogger("gateway.server")
 
-#: Seconds for which a worker that is not the first waits for its first list before it accepts.
+#: Seconds for which a worker waits for its first list before it accepts; the very first one, for
+#: which nobody can answer, says soon what is wrong.
 FIRST_LIST_SECONDS = 2.0
+VERY_FIRST_LIST_SECONDS = 0.5
 #: Seconds for which it waits for the relay; without it, a stream would end with this worker.
 RELAY_SECONDS = 1.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -42,28 +44,6 @@ PROBES: Final = frozenset({"/healthz", "/livez"})
 _BODIES_AT_ONCE: Final = 8
 #: Seconds a stopping worker waits for a request on a connection that is kept.
 _STOPPING_SECONDS: Final[float] = gthread.STOP_KEEPALIVE_LINGER  # type: ignore[attr-defined]
-
-
-class ClientConnection(TConn):
-    """A client's connection, which the loop closes without waiting for the client."""
-
-    def __init__(
-        self,
-        config: Any,
-        client: socket.socket,
-        address: Any,
-        server: Any,
-        linger: Callable[[socket.socket], None],
-    ) -> None:
-        super().__init__(config, client, address, server)
-        self._linger = linger
-
-    def close(self, graceful: bool = False) -> None:
-        """Close it; `graceful` lets the client read what was sent."""
-        if graceful:
-            self._linger(self.sock)
-        else:
-            util.close(self.sock)
 
 
 class GatewayWorker(ThreadWorker):
@@ -91,9 +71,13 @@ class GatewayWorker(ThreadWorker):
         """Serve until told to stop, and then until the last connection is over."""
         self._heed_early_signals()
         self._prepare()
-        if self.age > 1 and self.alive:
-            # Another one answers already, or did, and knows the cluster: no client shall notice.
-            self._gateway.wait_until_informed(FIRST_LIST_SECONDS)
+        # Others may answer already, and know the cluster: a probe that one of them passes must not
+        # send clients to this one too early. Not even if it stops again: it takes what is in the
+        # accept queue first.
+        very_first = self.age == 1
+        self._gateway.wait_until_informed(
+            VERY_FIRST_LIST_SECONDS if very_first else FIRST_LIST_SECONDS
+        )
         if self.alive and not self._is_ssl:
             self._gateway.wait_until_linked(RELAY_SECONDS)
         super().run()
@@ -129,6 +113,7 @@ class GatewayWorker(ThreadWorker):
         self._answering = Answering(
             self, self._gateway.inference, settings.send_timeout, self.method_queue.defer
         )
+        self.settle = self._answering.settle
         self.clock = time.monotonic
         self.deadlines = Deadlines(self.clock)
         self.keepalive = float(self.cfg.keepalive)
@@ -224,10 +209,6 @@ class GatewayWorker(ThreadWorker):
         else:
             self._threads.run(self._answering.answer, client, incoming)
 
-    def settle(self) -> None:
-        """Let clients that have their answer go on."""
-        self._answering.settle()
-
     def defer(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call back on the loop's thread, later. May be called from any thread."""
         self.method_queue.defer(callback, *arguments)
@@ -248,7 +229,7 @@ class GatewayWorker(ThreadWorker):
         application: Any = self.wsgi
         content = application(environ, response.start_response)
         try:
-            if self.must_close(req) or _much_is_left(req.body.reader):
+            if self.must_close(req) or much_is_left(req.body.reader):
                 response.force_close()
             end = pass_on(response, content)
         finally:
@@ -289,9 +270,3 @@ def _asks_to_close(fields: Iterable[tuple[str, str]]) -> bool:
     """Whether `close` is among the options of `Connection`; gunicorn sees it only alone."""
     options = (value.lower().split(",") for name, value in fields if name == "CONNECTION")
     return any(option.strip() == "close" for listed in options for option in listed)
-
-
-def _much_is_left(reader: Any) -> bool:
-    """Whether so much of a request's body is unread that its client is told to stop sending."""
-    chunked_and_unfinished = getattr(reader, "parser", None) is not None
-    return chunked_and_unfinished or getattr(reader, "length", 0) > MOST_READ_IN_VAIN

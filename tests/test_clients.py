@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 
 from proxy.arrival import Arrival, Incoming
-from proxy.clients import (
-    BODY_CREDIT_SECONDS,
-    BODY_LAG_SECONDS,
-    BODY_RATE,
-    HEAD_SECONDS,
-    MOST_EARLY_BYTES,
-    Client,
-)
+from proxy.clients import MOST_EARLY_BYTES, Client
 from proxy.deadlines import STEP_SECONDS, Deadlines
 from proxy.errors import GatewayError
+from proxy.phases import BODY_CREDIT_SECONDS, BODY_LAG_SECONDS, BODY_RATE, HEAD_SECONDS
 from proxy.sending import End
 from relay.sockets import untaken
 from tests.harness import wait_for
@@ -45,6 +39,7 @@ class Loop:
         self.lingering: list[Client] = []
         self.ended: list[Client] = []
         self.deferred: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.answered: list[Client] = []  # which nobody has told the loop of
 
     def arrival(self, address: Any) -> Arrival:
         return Arrival(CONFIG, address, MOST, lambda *_: True)
@@ -58,6 +53,10 @@ class Loop:
 
     def defer(self, callback: Callable[..., None], *arguments: Any) -> None:
         self.deferred.append((callback, arguments))
+
+    def settle(self) -> None:
+        while self.answered:
+            self.answered.pop().answered(End.KEEP)
 
     def linger(self, client: Client) -> None:
         self.lingering.append(client)
@@ -217,6 +216,51 @@ def test_a_deadline_ends_with_what_it_was_for(loop: Loop, visit: Visit) -> None:
     loop.pass_time(HEAD_SECONDS)
     assert not loop.errors
     assert not loop.ended
+
+
+def test_a_client_asks_again_although_the_loop_was_not_told_of_its_answer(
+    loop: Loop, visit: Visit
+) -> None:
+    visit.ask()
+    assert not visit.client.restless
+    loop.answered.append(visit.client)
+    visit.ask()
+    assert len(loop.requests) == 2
+    assert not loop.deferred
+
+
+def test_who_asks_again_before_the_answer_is_told_of_is_restless_and_gets_a_turn(
+    loop: Loop, visit: Visit
+) -> None:
+    visit.ask()
+    visit.send(post())
+    assert visit.client.restless
+    loop.answered.append(visit.client)
+    loop.settle()
+    loop.turn()
+    assert len(loop.requests) == 2
+
+
+def test_who_leaves_before_the_answer_is_told_of_is_restless_and_let_go(
+    loop: Loop, visit: Visit
+) -> None:
+    visit.ask()
+    visit.peer.close()
+    loop.turn()
+    assert visit.client.restless
+    loop.answered.append(visit.client)
+    loop.settle()
+    assert loop.ended == [visit.client]
+
+
+def test_who_leaves_after_an_answer_that_nobody_told_of_is_let_go_at_once(
+    loop: Loop, visit: Visit
+) -> None:
+    visit.ask()
+    loop.answered.append(visit.client)
+    visit.peer.close()
+    loop.turn()
+    assert loop.ended == [visit.client]
 
 
 def test_all_unfinished_requests_together_have_a_bound(loop: Loop, visit: Visit) -> None:

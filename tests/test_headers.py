@@ -101,6 +101,11 @@ def test_an_endpoint_s_other_fields_pass() -> None:
     assert for_client(fields) == fields
 
 
+def test_an_answer_without_a_body_tells_no_length() -> None:
+    fields = [("content-length", "5"), ("Server", "engine")]
+    assert for_client(fields, bodyless=True) == [("Server", "engine")]
+
+
 @pytest.mark.parametrize("given", ["abc", "A-1_b.2:c/d+e=f@g", "x" * 128])
 def test_a_harmless_request_id_is_kept(given: str) -> None:
     assert request_id(given) == given

@@ -14,9 +14,10 @@ from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from proxy.answering import AnswerHead, create, end_of
 from proxy.arrival import Arrival
+from proxy.secure import ClientConnection
 from proxy.sending import Collected, End
 from proxy.threads import Threads
-from proxy.worker import ClientConnection, GatewayWorker
+from proxy.worker import GatewayWorker
 from tests.test_arrival import ADDRESS, CONFIG
 from tests.wire import post
 
@@ -43,6 +44,7 @@ OVERRIDDEN = [
         "handle_error",
         "murder_pending",
         "get_thread_pool",
+        "notify",
         "set_accept_enabled",
         "wait_for_and_dispatch_events",
         "_cap_keepalive",
@@ -178,8 +180,9 @@ def test_a_parsed_head_says_how_its_body_is_framed(raw: bytes, kind: type) -> No
     reader: Any = request.body.reader
     assert kind is body.ChunkedReader or isinstance(reader.length, int)
     assert type(reader) is kind
-    for name in ("method", "path", "headers", "version", "_expected_100_continue"):
+    for name in ("method", "path", "uri", "scheme", "headers", "version", "should_close"):
         assert hasattr(request, name)
+    assert hasattr(request, "_expected_100_continue")
 
 
 def answer_to(raw: bytes, fields: list[tuple[str, str]], *parts: bytes) -> tuple[bytes, End]:

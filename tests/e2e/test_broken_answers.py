@@ -14,9 +14,12 @@ from tests.harness import wait_for
 from tests.wire import RawAnswer, Wire, behaving, chat_body, in_chunks, post
 
 
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("broken"), idle_timeout="1.5") as here:
+@pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
+def here(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("broken")
+    with place(directory, relay=request.param, idle_timeout="1.5") as here:
         here.deploy("llama", pods=2)
         yield here
 

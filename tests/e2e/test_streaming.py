@@ -22,13 +22,16 @@ SENT = re.compile(rb'"n":(\d+) *,"t":([\d.]+) *}')
 DELAY = 0.5
 
 
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("streaming"), idle_timeout="60") as here:
+@pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
+def here(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("streaming")
+    with place(directory, relay=request.param, idle_timeout="60") as here:
         yield here
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def slow(here: Place) -> str:
     """A model whose tokens come a second apart, far longer than any delay allowed."""
     here.deploy("slow", engine=Engine(tokens=3, token_seconds=1.0))
