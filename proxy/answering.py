@@ -158,20 +158,27 @@ class Answering:
                 except OSError:
                     answer.body.unsent()
                     raise
+            unsent = send(client.socket, head + answer.body.early())
             away = answer.body.hand_over(
-                head, client.socket, closes=closes, over=partial(self._defer, client.over)
+                unsent, client.socket, closes=closes, over=partial(self._defer, client.over)
             )
-            return (End.AWAY, b"") if away else (self._stay(client, request, answer, closes), b"")
+            if away:
+                return End.AWAY, b""
+            return self._stay(client, request, answer, unsent, closes=closes), b""
         finally:
             if not away:
                 answer.body.close()
 
-    def _stay(self, client: Client, request: Any, answer: Response, closes: bool) -> End:
-        """Pass the answer on from this thread."""
+    def _stay(
+        self, client: Client, request: Any, answer: Response, unsent: bytes, *, closes: bool
+    ) -> End:
+        """Pass the answer on from this thread, after `unsent`."""
         response, _ = create(request, None, client.address, client.server, self._server.cfg)
         if closes:
             response.force_close()
         response.start_response(answer.status, answer.fields)
+        response.headers_sent = True
+        Outlet(client.socket, self._send_timeout).sendall(unsent)
         return self._pass_on(client, response, answer.body)
 
     def _pass_on(self, client: Client, response: AnswerHead, content: Iterable[bytes]) -> End:

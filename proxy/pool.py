@@ -10,7 +10,7 @@ from cache.endpoints import Endpoint, Key
 from proxy.connection import Connection
 from proxy.failures import BodyDied, BodyIdle, ConnectFailed, ResponseInvalid
 from proxy.framing import Head, body_of
-from relay.bodies import Body, ProtocolError, Truncated
+from relay.bodies import Body, ChunkedBody, ProtocolError, Truncated, whole_chunks
 
 #: Bytes of a body that is passed on in one piece if it is there at once.
 _SHORT_BYTES = 65_536
@@ -186,6 +186,28 @@ class Stream:
                 except Truncated:
                     return None
                 return b"".join(contents)
+
+    def early(self, patience: float) -> tuple[bytes, int]:
+        """Chunks that are there within `patience` seconds, as they came; the content's size.
+
+        Nothing unless they are whole, so that everything after them can be read as from the
+        beginning. Only for a body that nothing was read of.
+        """
+        if type(self._body) is not ChunkedBody:
+            return b"", 0
+        if not self._received:
+            try:
+                self._received = self._connection.receive(patience)
+            except BodyIdle:
+                return b"", 0
+            except BodyDied as failure:
+                self._failure = failure
+                return b"", 0
+        size = whole_chunks(self._received)
+        if size <= 0:
+            return b"", 0
+        chunks, self._received = self._received, b""
+        return chunks, size
 
     def read(self) -> bytes:
         """The next content, as soon as there is any; empty at the end.

@@ -83,6 +83,8 @@ class RequestRecord:
         return {
             "request_id": self.request_id,
             "started": self._started,
+            "first_byte": self._first_byte,
+            "bytes": self._bytes,
             "model": self._model,
             "facts": self._facts,
         }
@@ -92,6 +94,8 @@ class RequestRecord:
         """The record that another worker began; in flight here from now on."""
         record = cls(facts["request_id"], "", "", clock)
         record._started = facts["started"]
+        record._first_byte = facts["first_byte"]
+        record._bytes = facts["bytes"]
         record._facts = facts["facts"]
         record._model = facts["model"]
         record.begins()

@@ -118,15 +118,15 @@ class StreamRelay:
         answer: Answer,
         record: RequestRecord,
         client: socket.socket,
-        head: bytes,
+        unsent: bytes,
         *,
         closes: bool,
         settle: Callable[[bool, bool], None],
     ) -> bool:
-        """Let the relay go on with `answer`, of which nothing was passed on; false if it can't.
+        """Let the relay go on with `answer`; false if it can't.
 
-        `head` is what the client gets before the body; `closes` that its connection is to be
-        closed after it. `settle` is called as `RelayedAccount` says.
+        `unsent` is what the client gets before the rest of the body; `closes` that its connection
+        is to be closed after it. `settle` is called as `RelayedAccount` says.
         """
         lent = answer.reply.stream.lend()
         if lent is None:
@@ -141,7 +141,7 @@ class StreamRelay:
         order.idle, order.send = self._limits.idle, self._limits.send
         order.ends = self._clock() + self._limits.total
         account = RelayedAccount(record, status, settle)
-        if self.link.hand_over(order, (client, upstream), (head, received), account):
+        if self.link.hand_over(order, (client, upstream), (unsent, received), account):
             return True
         answer.reply.stream.take_back()
         return False

@@ -101,6 +101,8 @@ class GatewayWorker(ThreadWorker):
             super().notify()
 
     def _prepare(self) -> None:
+        # As plain attributes: gunicorn's parser asks for forty of them with each request.
+        vars(self.cfg).update({name: item.get() for name, item in self.cfg.settings.items()})
         application: Any = self.wsgi
         self._gateway = application.gateway
         settings = self._gateway.settings
@@ -168,7 +170,9 @@ class GatewayWorker(ThreadWorker):
             self.enqueue_req(ClientConnection(self.cfg, client, address, server, self._linger))
         else:
             client.setblocking(False)
-            self._clients.add(Client(self, client, address, server))
+            newcomer = Client(self, client, address, server)
+            self._clients.add(newcomer)
+            newcomer.readable()  # mostly the request has come with it
         return True
 
     def _linger(self, client: socket.socket) -> None:

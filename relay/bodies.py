@@ -9,6 +9,10 @@ _MAX_TRAILER_BYTES: Final = 65_536
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
+#: A chunk's size without extensions; what is longer goes through the strict reader.
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
+_NOT_WHOLE: Final = -1
+
 
 class ProtocolError(Exception):
     """What the upstream sent is not a valid HTTP/1.1 response."""
@@ -192,3 +196,22 @@ class ChunkedBody:
             self.complete = True
         elif self._trailer_bytes > _MAX_TRAILER_BYTES or _FIELD.fullmatch(text) is None:
             raise ProtocolError("invalid trailers")
+
+
+def whole_chunks(data: bytes) -> int:
+    """How many bytes of content `data` has, if it is nothing but whole plain chunks; else -1.
+
+    Such data needs no taking apart: an endpoint mostly sends a token as one chunk.
+    """
+    position, size, end = 0, 0, len(data)
+    while position < end:
+        found = _SIZE.match(data, position)
+        if found is None:
+            return _NOT_WHOLE
+        length = int(found[1], 16)
+        position = found.end() + length
+        if not length or not data.startswith(b"\r\n", position):
+            return _NOT_WHOLE
+        position += 2
+        size += length
+    return size

@@ -1,42 +1,19 @@
 """One stream: an endpoint's answer on its way to its client."""
 
-import re
 import socket
 from collections.abc import Callable, Mapping
 
-from relay.bodies import Body, ChunkedBody, ClosedBody, LengthBody, Truncated
+from relay.bodies import Body, ChunkedBody, ClosedBody, LengthBody, Truncated, whole_chunks
 from relay.messages import Order, Outcome, Report
 from relay.sockets import untaken
 
 _RECEIVE_BYTES = 65_536
-#: A chunk's size without extensions; what is longer goes through the strict reader.
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 _LAST = b"0\r\n\r\n"
-_NOT_WHOLE = -1
 
 
 def chunk(content: bytes) -> bytes:
     """One chunk (RFC 9112 §7.1)."""
     return b"%x\r\n%b\r\n" % (len(content), content)
-
-
-def whole_chunks(data: bytes) -> int:
-    """How many bytes of content `data` has, if it is nothing but whole plain chunks; else -1.
-
-    Such data needs no taking apart: an endpoint mostly sends a token as one chunk.
-    """
-    position, size, end = 0, 0, len(data)
-    while position < end:
-        found = _SIZE.match(data, position)
-        if found is None:
-            return _NOT_WHOLE
-        length = int(found[1], 16)
-        position = found.end() + length
-        if not length or not data.startswith(b"\r\n", position):
-            return _NOT_WHOLE
-        position += 2
-        size += length
-    return size
 
 
 class Stream:
