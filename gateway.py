@@ -18,6 +18,7 @@ from cache.source import FileSource, Source
 from exposition import GatewayCollector
 from parts import Gateway, build
 from proxy.call import call_of
+from proxy.steps import carry_out
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class GatewayApp(Flask):
         """
         inference = self.gateway.inference
         if environ["PATH_INFO"] in inference.paths:
-            return inference.handle(call_of(environ))(environ, start_response)
+            return carry_out(inference.handle(call_of(environ)))(environ, start_response)
         return super().wsgi_app(environ, start_response)
 
 

@@ -19,6 +19,7 @@ from proxy.inference import INFERENCE_PATHS, InferenceHandler
 from proxy.keys import ApiKeys
 from proxy.pool import ConnectionPool
 from proxy.relayed import Limits, StreamRelay
+from proxy.spares import Spares
 from proxy.transport import EndpointAdapter, Transport
 from routing.aside import SetAside
 from routing.budget import RetryBudget
@@ -39,6 +40,7 @@ class Gateway:
     drain: Drain
     peers: Peers
     relay: StreamRelay | None
+    spares: Spares
     informed: threading.Event  # set by the first good list
     started: float = field(default_factory=time.time)
 
@@ -47,6 +49,7 @@ class Gateway:
         self.peers.start()
         if self.relay is not None:
             self.relay.link.start()
+            self.spares.start()
         self.poller.start()
 
     def wait_until_informed(self, seconds: float) -> None:
@@ -99,7 +102,9 @@ def build(
     rng = rng or random.Random()
     store = SnapshotStore(settings.cache_ttl, clock)
     in_flight, aside = InFlight(), SetAside(clock)
-    connections = ConnectionPool(clock, per_endpoint=settings.threads)
+    connections = ConnectionPool(
+        clock, per_endpoint=settings.threads, spare_timeout=settings.connect_timeout
+    )
     informed = threading.Event()
 
     def on_change(snapshot: Snapshot) -> None:
@@ -136,6 +141,7 @@ def build(
         drain,
         Peers(directory, lambda: Facts.of(in_flight.counts(), aside.set_aside())),
         relay,
+        connections.spares,
         informed,
     )
 

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gunicorn.http import wsgi
 
@@ -16,8 +16,13 @@ from proxy.heads import head_of, in_one_chunk
 from proxy.inference import InferenceHandler
 from proxy.response import Response
 from proxy.sending import Collected, End, Outlet, send
+from proxy.steps import BLOCKING, Steps, carry_out
+from proxy.tasks import Loop, Task
 
 log = logging.getLogger("gateway.server")
+
+#: What is answered on the loop by the application, because it never blocks and must never wait.
+PROBES: Final = frozenset({"/healthz", "/livez"})
 
 
 class AnswerHead(wsgi.Response):
@@ -38,7 +43,7 @@ class AnswerHead(wsgi.Response):
         return [lines[0], *(x for x in lines[1:] if x.partition(":")[0].lower() not in given)]
 
 
-class Server(Protocol):
+class Server(Loop, Protocol):
     """What answering needs of the worker."""
 
     cfg: Any
@@ -52,11 +57,11 @@ class Server(Protocol):
 
 
 class Answering:
-    """Answers requests on whatever thread it is called.
+    """Answers requests: on the loop as far as nothing has to be waited for, else on a thread.
 
     Those for `inference` go to it past WSGI, which would cost more than all else of a short one. A
     client that takes nothing for `send_timeout` seconds has left. `defer` calls back on the loop's
-    thread.
+    thread; all else but `settle` is used there only.
     """
 
     def __init__(
@@ -72,12 +77,16 @@ class Answering:
         self._defer = defer
         self._quiet: deque[Client] = deque()  # clients whose answer the loop was not told of
 
-    def answer(self, client: Client, incoming: Incoming) -> None:
-        """Answer, and tell the loop. Raises nothing.
+    def begin(self, client: Client, incoming: Incoming) -> None:
+        """Begin to answer a request."""
+        Task(self._server, client, self._outcome(client, incoming), self._finish).go_on()
+
+    def _finish(self, client: Client, steps: Steps[tuple[End, bytes]]) -> None:
+        """Carry out the rest, on any thread, and tell the loop. Raises nothing.
 
         A loop that has nothing to do about it is not woken.
         """
-        end, rest = self._outcome(client, incoming)
+        end, rest = carry_out(steps)
         if end is not End.KEEP or rest:
             self._defer(client.answered, end, rest)
             return
@@ -88,33 +97,28 @@ class Answering:
             self._defer(self.settle)
 
     def settle(self) -> None:
-        """Let clients that have their answer go on. On the loop's thread."""
+        """Let clients that have their answer go on."""
         while self._quiet:
             self._quiet.popleft().answered(End.KEEP)
 
-    def answer_here(self, client: Client, incoming: Incoming) -> None:
-        """The same on the loop's thread, for what never blocks."""
-        client.answered(*self._outcome(client, incoming))
-
-    def _outcome(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
+    def _outcome(self, client: Client, incoming: Incoming) -> Steps[tuple[End, bytes]]:
+        """Answer; what becomes of the connection, and what is still to be sent. Raises nothing."""
         request = incoming.request
         try:
-            return self._answer(client, incoming)
+            if (
+                request.method == "POST"
+                and request.path in self._inference.paths
+                and request.version == (1, 1)
+            ):
+                return (yield from self._infer(client, incoming))
+            if request.path not in PROBES or request.method != "GET":
+                yield BLOCKING
+            return self._serve(client, incoming)
         except OSError as error:
             log.debug("the client left: %s", error)
             return End.CLOSE, b""
         except Exception as error:  # noqa: BLE001 - counted, logged and answered
             return End.CLOSE, self._server.failed(request, client.address, error)
-
-    def _answer(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
-        request = incoming.request
-        if (
-            request.method == "POST"
-            and request.path in self._inference.paths
-            and request.version == (1, 1)
-        ):
-            return self._infer(client, incoming)
-        return self._serve(client, incoming)
 
     def _serve(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
         """Answer as the WSGI application says."""
@@ -136,38 +140,41 @@ class Answering:
         finally:
             close(content)
 
-    def _infer(self, client: Client, incoming: Incoming) -> tuple[End, bytes]:
+    def _infer(self, client: Client, incoming: Incoming) -> Steps[tuple[End, bytes]]:
         """Answer an inference request."""
         request = incoming.request
-        call = _call_of(request, client)
-        answer = self._inference.handle(call)
+        answer = yield from self._inference.handle(_call_of(request, client))
         closes = not incoming.whole or request.should_close() or self._server.must_close(request)
         end = End.CLOSE if closes else End.KEEP
-        if not isinstance(answer.body, AnswerBody):
+        body = answer.body
+        if not isinstance(body, AnswerBody):
             head = head_of(answer, closes=closes, chunked=False)
-            return end, send(client.socket, head + answer.body[0])
+            return end, send(client.socket, head + body[0])
         away = False
         try:
-            chunked = answer.body.unsized
-            head = head_of(answer, closes=closes, chunked=chunked)
-            whole = answer.body.whole()
+            head = head_of(answer, closes=closes, chunked=body.unsized)
+            whole = yield from body.whole()
             if whole is not None:
-                content = in_one_chunk(whole) if chunked else whole
-                try:
-                    return end, send(client.socket, head + content)
-                except OSError:
-                    answer.body.unsent()
-                    raise
-            unsent = send(client.socket, head + answer.body.early())
-            away = answer.body.hand_over(
+                return end, self._send_whole(client, head, body, whole)
+            unsent = send(client.socket, head + (yield from body.early()))
+            away = yield from body.hand_over(
                 unsent, client.socket, closes=closes, over=partial(self._defer, client.over)
             )
             if away:
                 return End.AWAY, b""
+            yield BLOCKING
             return self._stay(client, request, answer, unsent, closes=closes), b""
         finally:
             if not away:
-                answer.body.close()
+                body.close()
+
+    @staticmethod
+    def _send_whole(client: Client, head: bytes, body: AnswerBody, whole: bytes) -> bytes:
+        try:
+            return send(client.socket, head + (in_one_chunk(whole) if body.unsized else whole))
+        except OSError:
+            body.unsent()
+            raise
 
     def _stay(
         self, client: Client, request: Any, answer: Response, unsent: bytes, *, closes: bool

@@ -15,6 +15,7 @@ from proxy.forwarder import Answer
 from proxy.places import Place
 from proxy.record import RequestRecord
 from proxy.relayed import BREAKS, StreamRelay
+from proxy.steps import BLOCKING, Steps
 
 #: Seconds a thread waits for the rest of an answer that is no stream: handing over takes longer.
 _PATIENCE_SECONDS = 0.02
@@ -73,7 +74,7 @@ class AnswerBody:
         head = self._answer.reply.head
         return head.status not in (204, 304) and not head.values("content-length")
 
-    def whole(self) -> bytes | None:
+    def whole(self) -> Steps[bytes | None]:
         """All of it, if it is short and there at once; else None, and nothing has been read.
 
         With that it is over and closed: nobody's place is held while the client's next request may
@@ -81,7 +82,7 @@ class AnswerBody:
         """
         if self._is_event_stream:
             return None  # its head is on its way although the first token may take its time
-        content = self._stream.whole(_PATIENCE_SECONDS)
+        content = yield from self._stream.whole(_PATIENCE_SECONDS)
         if content is None:
             return None
         if content:
@@ -94,7 +95,7 @@ class AnswerBody:
         """The client left before it got what `whole` gave."""
         self._record.aborted("receiving")
 
-    def early(self) -> bytes:
+    def early(self) -> Steps[bytes]:
         """What comes of an event stream right after its head, as chunks.
 
         What follows is read as from the beginning. The first token shall not wait until the relay
@@ -102,7 +103,7 @@ class AnswerBody:
         """
         if not self._is_event_stream:
             return b""
-        chunks, size = self._stream.early(_FIRST_TOKEN_SECONDS)
+        chunks, size = yield from self._stream.early(_FIRST_TOKEN_SECONDS)
         if size:
             self._record.passed(size)
         return chunks
@@ -114,8 +115,10 @@ class AnswerBody:
         *,
         closes: bool,
         over: Callable[[bool], None],
-    ) -> bool:
+    ) -> Steps[bool]:
         """Let the relay go on, after `unsent`; false if it can't, and nothing happened.
+
+        Then the rest is a thread's concern.
 
         The client's part must be chunked unless the answer has a Content-Length. `closes` says that
         its connection is to be closed after it. `over` is called from another thread, maybe before
@@ -131,13 +134,22 @@ class AnswerBody:
             self._answer.lease.release()
             over(complete and not closes)
 
-        if not self._relay.take(
-            self._answer, self._record, client, unsent, closes=closes, settle=settle
-        ):
-            self._caller.on_departure(self._stream.shut_down)
-            return False
-        self._place.close()
-        return True
+        for patient in (False, True):
+            if self._relay.take(
+                self._answer,
+                self._record,
+                client,
+                unsent,
+                closes=closes,
+                settle=settle,
+                patient=patient,
+            ):
+                self._place.close()
+                return True
+            if not patient:
+                yield BLOCKING
+        self._caller.on_departure(self._stream.shut_down)
+        return False
 
     def __iter__(self) -> Iterator[bytes]:
         return self._content

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import time
@@ -20,6 +21,7 @@ from proxy.failures import (
     UpstreamFailure,
 )
 from proxy.framing import MAX_HEAD_BYTES, Head, parse_head
+from proxy.steps import BLOCKING, Ready, Steps, is_ready
 from relay.bodies import ProtocolError
 
 _RECEIVE_BYTES = 65_536
@@ -40,26 +42,29 @@ class Connection:
     Belongs to one thread at a time; only `shut_down` may be called from another.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
-        """Connect within `timeout` seconds; raises `ConnectFailed`."""
+    def __init__(self, endpoint: Endpoint, connected: socket.socket) -> None:
+        self.endpoint = endpoint
         self.key = endpoint.key
         self.reused = False
         self.idle_since = 0.0
+        self.socket = connected  # never blocking: changing that costs system calls
+        self._readable = select.poll()
+        self._readable.register(connected, select.POLLIN)
         self._request_sent = True
         self._begun_at = 0.0  # the present request
         self._received = b""  # of its response, while it was being sent
         self._answered = False
         self._shut_down = False
+
+    @classmethod
+    def open(cls, endpoint: Endpoint, timeout: float) -> Steps["Connection"]:
+        """Connect within `timeout` seconds; raises `ConnectFailed` and `OutOfResources`."""
         try:
-            self.socket: socket.socket = _connected(endpoint, timeout)
+            return cls(endpoint, (yield from _connected(endpoint, timeout)))
         except OSError as error:
             if error.errno in _OWN_SHORTAGES:
                 raise OutOfResources("no_resources", str(error)) from error
             raise ConnectFailed(_connect_kind(error), f"{endpoint.name}: {error}") from error
-        # Never blocking: changing that is a system call, and each lets another thread in between.
-        self.socket.setblocking(False)
-        self._readable = select.poll()
-        self._readable.register(self.socket, select.POLLIN)
 
     def is_clean(self) -> bool:
         """Whether an idle connection is still open, and silent as it must be."""
@@ -76,7 +81,9 @@ class Connection:
         """Whether the connection's own state allows another request, after a response."""
         return self._request_sent and not self._shut_down
 
-    def send(self, head: bytes, body: bytes, deadline: float, clock: Callable[[], float]) -> None:
+    def send(
+        self, head: bytes, body: bytes, deadline: float, clock: Callable[[], float]
+    ) -> Steps[None]:
         """Send a request, all of it until `deadline` on `clock`; raises `ResponseTimeout`.
 
         An endpoint may answer before it has read everything. Then the rest is not sent; nor is a
@@ -86,15 +93,19 @@ class Connection:
         self._received, self._answered, self._request_sent = b"", False, False
         parts = (head + body,) if len(body) <= _RECEIVE_BYTES else (head, body)
         with contextlib.suppress(OSError):  # told by the response that comes or does not
-            self._request_sent = all(self._send_part(part, deadline, clock) for part in parts)
+            for part in parts:
+                if not (yield from self._send_part(part, deadline, clock)):
+                    return
+            self._request_sent = True
 
-    def _send_part(self, part: bytes, deadline: float, clock: Callable[[], float]) -> bool:
+    def _send_part(self, part: bytes, deadline: float, clock: Callable[[], float]) -> Steps[bool]:
         """Send `part`; false if the endpoint did not wait for all of it."""
         left = memoryview(part)
         while left:
             try:
                 left = left[self.socket.send(left) :]
             except BlockingIOError:
+                yield BLOCKING
                 if not self._wait_to_send(deadline - clock()):
                     return False
         return True
@@ -112,7 +123,9 @@ class Connection:
         self._received += data
         return bool(data) and _only_informational(self._received)
 
-    def receive_head(self, deadline: float, clock: Callable[[], float]) -> tuple[Head, bytes]:
+    def receive_head(
+        self, deadline: float, clock: Callable[[], float]
+    ) -> Steps[tuple[Head, bytes]]:
         """Wait for the final response's head; returns it and what came of the body with it.
 
         Raises `ConnectionDied`, `ResponseBroken`, `ResponseTimeout`, `ResponseInvalid`.
@@ -121,7 +134,7 @@ class Connection:
         received, self._received = self._received, b""
         self._answered = bool(received)
         for _ in range(_MAX_INFORMATIONAL):
-            block, received = self._receive_block(received, deadline, clock)
+            block, received = yield from self._receive_block(received, deadline, clock)
             try:
                 head = parse_head(block)
             except ProtocolError as error:
@@ -134,28 +147,29 @@ class Connection:
 
     def _receive_block(
         self, received: bytes, deadline: float, clock: Callable[[], float]
-    ) -> tuple[bytes, bytes]:
+    ) -> Steps[tuple[bytes, bytes]]:
         """Bytes up to the next empty line, and those after it."""
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > MAX_HEAD_BYTES or not received.startswith(b"HTTP/"[: len(received)]):
                 raise ResponseInvalid("protocol_error", "this is no HTTP/1.1 response")
             if received.count(b"\n") != received.count(b"\r\n"):  # its end would never be found
                 raise ResponseInvalid("protocol_error", "a line of the head ends without CRLF")
-            received += self._receive_head_part(deadline, clock)
+            received += yield from self._receive_head_part(deadline, clock)
         if end > MAX_HEAD_BYTES:
             raise ResponseInvalid("protocol_error", "the response's head is too large")
         return received[:end], received[end + 4 :]
 
-    def _receive_head_part(self, deadline: float, clock: Callable[[], float]) -> bytes:
-        timeout = deadline - clock()
-        if timeout <= 0:
-            raise ResponseTimeout("timeout", "no response head within the limit")
-        try:
-            data = self._receive(timeout)
-        except TimeoutError as error:
-            raise ResponseTimeout("timeout", "no response head within the limit") from error
-        except OSError as error:
-            raise self._ended(str(error), clock) from error
+    def _receive_head_part(self, deadline: float, clock: Callable[[], float]) -> Steps[bytes]:
+        while True:
+            yield Ready(self.socket.fileno(), deadline)
+            try:
+                data = self.socket.recv(_RECEIVE_BYTES)
+                break
+            except BlockingIOError:
+                if clock() >= deadline:
+                    raise ResponseTimeout("timeout", "no response head within the limit") from None
+            except OSError as error:
+                raise self._ended(str(error), clock) from error
         if not data:
             raise self._ended("the connection closed", clock)
         self._answered = True
@@ -202,18 +216,36 @@ class Connection:
         self.socket.close()
 
 
-def _connected(endpoint: Endpoint, timeout: float) -> socket.socket:
+def _connected(endpoint: Endpoint, timeout: float) -> Steps[socket.socket]:
     """A socket connected to `endpoint`; raises `OSError`."""
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
     connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
-        connecting.settimeout(timeout)
-        connecting.connect(endpoint.key)
+        connecting.setblocking(False)
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
+        yield from _connect(connecting, endpoint, timeout)
+    except BaseException:
         connecting.close()
         raise
     return connecting
+
+
+def _connect(connecting: socket.socket, endpoint: Endpoint, timeout: float) -> Steps[None]:
+    failed = connecting.connect_ex(endpoint.key)
+    if failed == errno.EINPROGRESS:
+        failed = yield from _outcome(connecting, timeout)
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+
+
+def _outcome(connecting: socket.socket, timeout: float) -> Steps[int]:
+    """What becomes of an attempt to connect: an error's number, 0 for none."""
+    if not is_ready(Ready(connecting.fileno(), 0.0, to_write=True)):  # on loopback it mostly is
+        deadline = time.monotonic() + timeout
+        yield Ready(connecting.fileno(), deadline, to_write=True)
+        if not is_ready(Ready(connecting.fileno(), 0.0, to_write=True)):
+            return errno.ETIMEDOUT
+    return connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def _only_informational(received: bytes) -> bool:

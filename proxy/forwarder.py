@@ -17,6 +17,7 @@ from proxy.failures import (
     UpstreamFailure,
 )
 from proxy.request import InferenceRequest
+from proxy.steps import Steps
 from proxy.transport import Reply
 from routing.budget import RetryBudget
 from routing.inflight import Lease
@@ -36,7 +37,7 @@ class Exchange(Protocol):
 
     def exchange(
         self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool = False
-    ) -> Reply:
+    ) -> Steps[Reply]:
         """Raise an `UpstreamFailure` where no answer came."""
 
 
@@ -71,7 +72,7 @@ class Forwarder:
         self._retries = retries
         self._replay = replay
 
-    def forward(self, request: InferenceRequest, candidates: Candidates) -> Answer:
+    def forward(self, request: InferenceRequest, candidates: Candidates) -> Steps[Answer]:
         """Return the answer that is to be passed on; the caller closes it.
 
         Raises `GatewayError`, and what `Candidates.take` raises.
@@ -80,7 +81,7 @@ class Forwarder:
         rules = RetryRules(retries=self._retries, replay=self._replay and request.replayable)
         attempts = _Attempts(self, request, candidates, rules)
         try:
-            return attempts.run()
+            return (yield from attempts.run())
         except BaseException:
             attempts.close()
             raise
@@ -108,11 +109,11 @@ class _Attempts:
         self._failure: UpstreamFailure | None = None  # of the last attempt
         self._denied = False  # the budget had no further attempt left
 
-    def run(self) -> Answer:
+    def run(self) -> Steps[Answer]:
         """Attempt until there is an answer or nothing more to try."""
         self._lease = self._candidates.take()
         while self._lease is not None:
-            self._lease = self._attempt(self._lease)
+            self._lease = yield from self._attempt(self._lease)
         if self._answer is not None and self._may_pass_on():
             return self._answer
         raise self._error()
@@ -124,10 +125,10 @@ class _Attempts:
         if self._answer is not None:
             self._answer.close()
 
-    def _attempt(self, lease: Lease) -> Lease | None:
+    def _attempt(self, lease: Lease) -> Steps[Lease | None]:
         """One attempt; returns the lease of the next, None when it is over."""
         self._count += 1
-        ended = self._exchange(lease)
+        ended = yield from self._exchange(lease)
         if ended is None:
             return None
         self._step = self._rules.after(ended, lease.endpoint.key)
@@ -138,12 +139,12 @@ class _Attempts:
             RETRIES.labels(_REASONS[ended]).inc()
         return following
 
-    def _exchange(self, lease: Lease) -> Failure | None:
+    def _exchange(self, lease: Lease) -> Steps[Failure | None]:
         """Send the request; None if the answer is good to pass on, else how the attempt ended."""
         # A request that must not run twice never meets the doubt an idle connection brings.
         fresh = self._step is Step.RESEND or not self._rules.replay
         try:
-            reply = self._transport.exchange(lease.endpoint, self._request, fresh=fresh)
+            reply = yield from self._transport.exchange(lease.endpoint, self._request, fresh=fresh)
         except ClientLeft:
             raise
         except UpstreamFailure as failure:

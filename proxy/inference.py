@@ -27,6 +27,7 @@ from proxy.record import RequestRecord
 from proxy.relayed import StreamRelay
 from proxy.request import InferenceRequest, model_of
 from proxy.response import Response
+from proxy.steps import BLOCKING, Steps
 from proxy.upload import read_body
 from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
 
@@ -37,6 +38,8 @@ STRATEGY_HEADER = "routing-strategy"
 _CLIENT_LEFT = 499
 #: Seconds a request waits for a place. So short that refusals need few threads.
 _PLACE_SECONDS = 0.005
+#: Bytes of a body that is looked through in less than a millisecond.
+_LITTLE_BYTES = 65_536
 #: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
 INFERENCE_PATHS = tuple(
     f"/v1/{name}"
@@ -100,12 +103,12 @@ class InferenceHandler:
         self._keys = keys
         self._clock = clock
 
-    def handle(self, call: Call) -> Response:
+    def handle(self, call: Call) -> Steps[Response]:
         """Return the endpoint's answer, or the gateway's error. Raises nothing."""
         record = self._record(call)
         place = Place(self._places)
         try:
-            return self._answer(call, record, place)
+            return (yield from self._answer(call, record, place))
         except Exception as error:  # noqa: BLE001 - each becomes an answer, a bug a counted one
             place.close()
             return self._refused(error, call, record)
@@ -152,19 +155,21 @@ class InferenceHandler:
                 (("WWW-Authenticate", "Bearer"),),
             )
 
-    def _answer(self, call: Call, record: RequestRecord, place: Place) -> Response:
+    def _answer(self, call: Call, record: RequestRecord, place: Place) -> Steps[Response]:
         if call.method != "POST":
             raise MethodNotAllowed(["POST"])
         target = call.target
         self.authorize(call.fields.get("Authorization"))
-        self._admit(place)
+        yield from self._admit(place)
         strategy = call.fields.get(STRATEGY_HEADER.title(), "").strip() or None
         content = read_body(call, self._max_body_bytes)
+        if len(content) > _LITTLE_BYTES:
+            yield BLOCKING  # looking through it takes time
         model = self._router.known(self._model(call, content))
         record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)
         record.begins()
-        answer = self._forwarder.forward(
+        answer = yield from self._forwarder.forward(
             InferenceRequest(
                 method=call.method,
                 target=target,
@@ -187,15 +192,17 @@ class InferenceHandler:
         body = AnswerBody(answer, record, self._drain, place, self._relay, call.caller)
         return Response(f"{head.status} {head.reason}", fields, body)
 
-    def _admit(self, place: Place) -> None:
+    def _admit(self, place: Place) -> Steps[None]:
         if self._drain.over:
             raise GatewayError("gateway_draining", "the gateway is stopping")
-        # A place comes back a moment after its client has the last byte.
-        if not place.take(_PLACE_SECONDS):
-            raise GatewayError(
-                "gateway_overloaded",
-                f"the gateway is answering {self._capacity} requests, which is all it can",
-            )
+        if not place.take(0.0):
+            yield BLOCKING
+            # A place comes back a moment after its client has the last byte.
+            if not place.take(_PLACE_SECONDS):
+                raise GatewayError(
+                    "gateway_overloaded",
+                    f"the gateway is answering {self._capacity} requests, which is all it can",
+                )
         if self._relay is not None and self._relay.link.count >= self._max_streams:
             raise GatewayError(
                 "gateway_overloaded", f"{self._max_streams} streams run, which is all there may be"

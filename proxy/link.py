@@ -88,8 +88,12 @@ class RelayLink:
         sockets: tuple[socket.socket, socket.socket],
         raw: tuple[bytes, bytes],
         account: Account,
+        *,
+        patient: bool = True,
     ) -> bool:
         """Let the relay go on with a stream; false if it can't now, and nothing has happened.
+
+        If `patient`, it may take a second until the relay has the message.
 
         `sockets` are the client's and the endpoint's, `raw` the response's head for the client, and
         what was received of the body. Sets the order's `id`.
@@ -103,9 +107,11 @@ class RelayLink:
                 return False
             self._accounts[order.id] = account
         try:
-            socket.send_fds(connection, [message], [one.fileno() for one in sockets])
+            flags = 0 if patient else socket.MSG_DONTWAIT
+            socket.send_fds(connection, [message], [one.fileno() for one in sockets], flags)
         except OSError as error:
-            log.warning("a stream could not be given to the relay: %s", error)
+            if patient:
+                log.warning("a stream could not be given to the relay: %s", error)
             with self._lock:
                 return self._accounts.pop(order.id, None) is None  # lost already: then it is over
         return True

@@ -10,6 +10,8 @@ from cache.endpoints import Endpoint, Key
 from proxy.connection import Connection
 from proxy.failures import BodyDied, BodyIdle, ConnectFailed, ResponseInvalid
 from proxy.framing import Head, body_of
+from proxy.spares import Spares
+from proxy.steps import Ready, Steps
 from relay.bodies import Body, ChunkedBody, ProtocolError, Truncated, whole_chunks
 
 #: Bytes of a body that is passed on in one piece if it is there at once.
@@ -24,7 +26,12 @@ class ConnectionPool:
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, per_endpoint: int, max_idle: float = 30.0
+        self,
+        clock: Callable[[], float],
+        *,
+        per_endpoint: int,
+        max_idle: float = 30.0,
+        spare_timeout: float = 1.0,
     ) -> None:
         self._clock = clock
         self._per_endpoint = per_endpoint
@@ -33,15 +40,16 @@ class ConnectionPool:
         self._idle: dict[Key, deque[Connection]] = {}
         self._in_use: set[Connection] = set()
         self._ended = False
+        self.spares = Spares(self.give_back, spare_timeout)
 
-    def take(self, endpoint: Endpoint, connect_timeout: float, *, fresh: bool) -> Connection:
+    def take(self, endpoint: Endpoint, connect_timeout: float, *, fresh: bool) -> Steps[Connection]:
         """An idle connection that is still good, unless it is to be `fresh`; else a new one.
 
         Raises `ConnectFailed`, after `shut_down_all` always.
         """
         connection = None if fresh else self._take_idle(endpoint.key)
         if connection is None:
-            connection = Connection(endpoint, connect_timeout)
+            connection = yield from Connection.open(endpoint, connect_timeout)
         with self._lock:
             if not self._ended:
                 self._in_use.add(connection)
@@ -85,6 +93,9 @@ class ConnectionPool:
         """Another process uses it now; `give_back` or `discard` follow when it is done."""
         with self._lock:
             self._in_use.discard(connection)
+            another = not self._idle.get(connection.key)
+        if another:
+            self.spares.want(connection.endpoint)
 
     def reclaim(self, connection: Connection) -> None:
         """It was not lent after all. Shut down if all are by now."""
@@ -150,30 +161,30 @@ class Stream:
         """Whether all of the body has been read."""
         return self._body.complete
 
-    def whole(self, patience: float) -> bytes | None:
+    def whole(self, patience: float) -> Steps[bytes | None]:
         """All of a body that is short and there within `patience` seconds.
 
         Else None, and everything is still to be read. Only for a body that nothing was read of.
         """
-        content = self._all_of_it(patience)
+        content = yield from self._all_of_it(patience)
         if content is None:
             self._body = body_of(self._head)  # from the beginning again
         else:
             self._received = b""
         return content
 
-    def _all_of_it(self, patience: float) -> bytes | None:
+    def _all_of_it(self, patience: float) -> Steps[bytes | None]:
         body, contents, data = self._body, [], self._received
         deadline = time.monotonic() + patience
         while True:
             contents.append(body.feed(data))
             if body.complete:
                 return b"".join(contents)
-            wait = deadline - time.monotonic()
-            if body.error is not None or len(self._received) > _SHORT_BYTES or wait <= 0:
+            if body.error is not None or len(self._received) > _SHORT_BYTES:
                 return None
+            yield Ready(self._connection.socket.fileno(), deadline)
             try:
-                data = self._connection.receive(wait)
+                data = self._connection.receive(0.0)
             except BodyIdle:
                 return None
             except BodyDied as failure:
@@ -187,7 +198,7 @@ class Stream:
                     return None
                 return b"".join(contents)
 
-    def early(self, patience: float) -> tuple[bytes, int]:
+    def early(self, patience: float) -> Steps[tuple[bytes, int]]:
         """Chunks that are there within `patience` seconds, as they came; the content's size.
 
         Nothing unless they are whole, so that everything after them can be read as from the
@@ -195,19 +206,24 @@ class Stream:
         """
         if type(self._body) is not ChunkedBody:
             return b"", 0
-        if not self._received:
-            try:
-                self._received = self._connection.receive(patience)
-            except BodyIdle:
-                return b"", 0
-            except BodyDied as failure:
-                self._failure = failure
-                return b"", 0
+        if not (self._received or self._look()):
+            yield Ready(self._connection.socket.fileno(), time.monotonic() + patience)
+            self._look()
         size = whole_chunks(self._received)
         if size <= 0:
             return b"", 0
         chunks, self._received = self._received, b""
         return chunks, size
+
+    def _look(self) -> bool:
+        """Whether more has come, or the connection's end."""
+        try:
+            self._received = self._connection.receive(0.0)
+        except BodyIdle:
+            return False
+        except BodyDied as failure:
+            self._failure = failure
+        return True
 
     def read(self) -> bytes:
         """The next content, as soon as there is any; empty at the end.

@@ -122,11 +122,13 @@ class StreamRelay:
         *,
         closes: bool,
         settle: Callable[[bool, bool], None],
+        patient: bool,
     ) -> bool:
         """Let the relay go on with `answer`; false if it can't.
 
         `unsent` is what the client gets before the rest of the body; `closes` that its connection
-        is to be closed after it. `settle` is called as `RelayedAccount` says.
+        is to be closed after it. `settle` is called as `RelayedAccount` says. `patient` allows to
+        wait for the relay to take it.
         """
         lent = answer.reply.stream.lend()
         if lent is None:
@@ -141,7 +143,9 @@ class StreamRelay:
         order.idle, order.send = self._limits.idle, self._limits.send
         order.ends = self._clock() + self._limits.total
         account = RelayedAccount(record, status, settle)
-        if self.link.hand_over(order, (client, upstream), (unsent, received), account):
+        if self.link.hand_over(
+            order, (client, upstream), (unsent, received), account, patient=patient
+        ):
             return True
         answer.reply.stream.take_back()
         return False

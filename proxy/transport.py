@@ -19,6 +19,7 @@ from proxy.framing import Head
 from proxy.headers import for_upstream
 from proxy.pool import ConnectionPool, Stream
 from proxy.request import InferenceRequest
+from proxy.steps import Steps, carry_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,18 @@ class EndpointAdapter(BaseAdapter):
         """
         if not isinstance(request, _Outgoing):
             raise TypeError("this adapter sends requests to endpoints only")
+        return carry_out(self.exchange(request, timeout))
+
+    def exchange(self, request: "_Outgoing", timeout: tuple[float, float]) -> Steps["_Incoming"]:
+        """The same in steps."""
         connect_timeout, first_byte_timeout = timeout
         if request.caller.departed:
             raise ClientLeft("client_left", "nobody waits for the answer")
-        connection = self._pool.take(request.endpoint, connect_timeout, fresh=request.fresh)
+        connection = yield from self._pool.take(
+            request.endpoint, connect_timeout, fresh=request.fresh
+        )
         try:
-            head, received = self._converse(connection, request, first_byte_timeout)
+            head, received = yield from self._converse(connection, request, first_byte_timeout)
             body = Stream(connection, self._pool, head, received, self._idle_timeout)
         except BaseException:
             self._pool.discard(connection)
@@ -102,13 +109,13 @@ class EndpointAdapter(BaseAdapter):
 
     def _converse(
         self, connection: Connection, request: "_Outgoing", first_byte_timeout: float
-    ) -> tuple[Head, bytes]:
+    ) -> Steps[tuple[Head, bytes]]:
         """Send the request and wait for the head; a client that leaves ends both."""
         request.caller.on_departure(connection.shut_down)
         try:
             deadline = self._clock() + first_byte_timeout
-            connection.send(request.head, request.payload, deadline, self._clock)
-            return connection.receive_head(deadline, self._clock)
+            yield from connection.send(request.head, request.payload, deadline, self._clock)
+            return (yield from connection.receive_head(deadline, self._clock))
         except UpstreamFailure as failure:
             if request.caller.departed:
                 raise ClientLeft("client_left", "the client left while it waited") from failure
@@ -136,11 +143,11 @@ class Transport:
 
     def exchange(
         self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool = False
-    ) -> Reply:
+    ) -> Steps[Reply]:
         """Send `request` and wait for the response's head; `fresh` avoids pooled connections.
 
         Raises `UpstreamFailure`s.
         """
         outgoing = _Outgoing(endpoint, request, fresh=fresh)
-        response = self._adapter.send(outgoing, stream=True, timeout=self._timeout)
+        response = yield from self._adapter.exchange(outgoing, self._timeout)
         return Reply(response.head, response.stream)

@@ -24,6 +24,7 @@ from proxy.lingering import Lingering
 from proxy.refusal import refusal
 from proxy.secure import ClientConnection, much_is_left
 from proxy.sending import End
+from proxy.tasks import Soon
 from proxy.threads import Threads
 from relay.sockets import set_reset
 
@@ -38,8 +39,6 @@ RELAY_SECONDS = 1.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds without a further attempt when the process has no file descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
-#: What is answered on the loop, because it never blocks and must never wait.
-PROBES: Final = frozenset({"/healthz", "/livez"})
 #: How many of the largest bodies may be on their way at once.
 _BODIES_AT_ONCE: Final = 8
 #: Seconds a stopping worker waits for a request on a connection that is kept.
@@ -118,6 +117,7 @@ class GatewayWorker(ThreadWorker):
         self.settle = self._answering.settle
         self.clock = time.monotonic
         self.deadlines = Deadlines(self.clock)
+        self.soon = Soon(self.clock)
         self.keepalive = float(self.cfg.keepalive)
         self.send_timeout = settings.send_timeout
         self.unfinished = 0
@@ -148,7 +148,8 @@ class GatewayWorker(ThreadWorker):
             timeout = ACCEPT_PAUSE_SECONDS
             if time.monotonic() >= self._accepts_again:
                 self._accepts_again = 0.0
-        super().wait_for_and_dispatch_events(timeout)
+        super().wait_for_and_dispatch_events(self.soon.wait(1.0 if timeout is None else timeout))
+        self.soon.expire()
         self.settle()
 
     def accept(self, listener: socket.socket) -> None:
@@ -206,12 +207,12 @@ class GatewayWorker(ThreadWorker):
         return Arrival(self.cfg, address, self._most_body, self._wants_body)
 
     def dispatch(self, client: Client, incoming: Incoming) -> None:
-        """Answer a request: a probe here, any other on a thread."""
-        request = incoming.request
-        if request.path in PROBES and request.method == "GET":
-            self._answering.answer_here(client, incoming)
-        else:
-            self._threads.run(self._answering.answer, client, incoming)
+        """Answer a request."""
+        self._answering.begin(client, incoming)
+
+    def run_on_thread(self, job: Callable[..., None], *arguments: Any) -> None:
+        """Do what may block."""
+        self._threads.run(job, *arguments)
 
     def defer(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call back on the loop's thread, later. May be called from any thread."""

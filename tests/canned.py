@@ -1,5 +1,6 @@
 """A pod that says the same bytes to every request, for what no honest engine would say."""
 
+import contextlib
 import socket
 import threading
 from typing import Self
@@ -20,6 +21,7 @@ class CannedPod:
         self.may_close = threading.Event()
         self.may_close.set()
         self.seen: list[bytes] = []
+        self._clients: list[tuple[socket.socket, threading.Thread]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
@@ -32,6 +34,10 @@ class CannedPod:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
+        for client, thread in self._clients:
+            with contextlib.suppress(OSError):  # it may be closed
+                client.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
     def deploy(self, cluster: Cluster, model: str, *, slice_name: str = "") -> None:
         """Put it into a slice of its own, by default named like the model."""
@@ -57,17 +63,34 @@ class CannedPod:
                 client, _ = self._listener.accept()
             except OSError:
                 return  # closed
-            with client:
-                client.settimeout(5)
-                self.seen.append(_request(client))
-                client.sendall(self.answer)
+            # Each in a thread, because a connection in reserve asks for nothing.
+            thread = threading.Thread(target=self._answer, args=(client,))
+            self._clients.append((client, thread))
+            thread.start()
+
+    def _answer(self, client: socket.socket) -> None:
+        with client:
+            request = _request(client)
+            if request:
+                self.seen.append(request)
+                with contextlib.suppress(OSError):  # it has left
+                    client.sendall(self.answer)
                 self.may_close.wait(PATIENCE)
 
 
 def _request(client: socket.socket) -> bytes:
+    """What is asked on the connection; empty if it ends before that."""
     received = b""
-    while b"\r\n\r\n" not in received:
-        received += client.recv(65_536)
-    while len(body_of(received)) < int(values(received, "content-length")[0]):
-        received += client.recv(65_536)
+    while b"\r\n\r\n" not in received or len(body_of(received)) < _length(received):
+        try:
+            data = client.recv(65_536)
+        except OSError:
+            return b""
+        if not data:
+            return b""
+        received += data
     return received
+
+
+def _length(received: bytes) -> int:
+    return int(values(received, "content-length")[0])

@@ -23,6 +23,7 @@ from proxy.places import Place
 from proxy.pool import ConnectionPool, Stream
 from proxy.record import RequestRecord
 from proxy.relayed import last_events, order_of
+from proxy.steps import carry_out
 from proxy.transport import Reply
 from relay.stream import Stream as RelayedStream
 from routing.inflight import InFlight
@@ -48,7 +49,7 @@ class Sender:
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
-        self.connection = Connection(Endpoint(host, port), 5.0)
+        self.connection = carry_out(Connection.open(Endpoint(host, port), 5.0))
         self._socket, _ = self._listener.accept()
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -19,6 +19,7 @@ from proxy.failures import (
     UpstreamFailure,
 )
 from proxy.framing import Head
+from proxy.steps import carry_out
 from tests.fakes import OK, Script, answering, close, read_request, reset, sending, upstream
 from tests.harness import PATIENCE
 
@@ -32,7 +33,7 @@ def soon(seconds: float = PATIENCE) -> float:
 @contextmanager
 def connected(*scripts: Script, receive_buffer: int | None = None) -> Iterator[Connection]:
     with upstream(*scripts, receive_buffer=receive_buffer) as server:
-        connection = Connection(server.endpoint, PATIENCE)
+        connection = carry_out(Connection.open(server.endpoint, PATIENCE))
         try:
             yield connection
         finally:
@@ -43,8 +44,8 @@ def exchange(
     connection: Connection, body: bytes = b"{}", *, seconds: float = PATIENCE
 ) -> tuple[Head, bytes]:
     deadline = soon(seconds)
-    connection.send(REQUEST_HEAD % len(body), body, deadline, time.monotonic)
-    return connection.receive_head(deadline, time.monotonic)
+    carry_out(connection.send(REQUEST_HEAD % len(body), body, deadline, time.monotonic))
+    return carry_out(connection.receive_head(deadline, time.monotonic))
 
 
 def failure_of(
@@ -62,7 +63,7 @@ def test_a_port_that_nobody_listens_on_refuses() -> None:
         taken.bind(("127.0.0.1", 0))
         endpoint = Endpoint("127.0.0.1", taken.getsockname()[1], pod="absent")
         with pytest.raises(ConnectFailed, match="absent") as caught:
-            Connection(endpoint, PATIENCE)
+            carry_out(Connection.open(endpoint, PATIENCE))
     assert caught.value.kind == "refused"
 
 
@@ -77,7 +78,7 @@ def test_a_port_that_does_not_answer_times_out() -> None:
             one.connect_ex(address)
         try:
             with pytest.raises(ConnectFailed) as caught:
-                Connection(Endpoint(*address), 0.1)
+                carry_out(Connection.open(Endpoint(*address), 0.1))
         finally:
             for one in waiting:
                 one.close()
@@ -87,13 +88,13 @@ def test_a_port_that_does_not_answer_times_out() -> None:
 @pytest.mark.parametrize("address", ["255.255.255.255", "fe80::1"])
 def test_an_address_without_a_way_to_it_is_unreachable(address: str) -> None:
     with pytest.raises(ConnectFailed) as caught:
-        Connection(Endpoint(address, 80), 0.1)
+        carry_out(Connection.open(Endpoint(address, 80), 0.1))
     assert caught.value.kind == "unreachable"
 
 
 def test_ipv6_is_spoken() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
-        Connection(Endpoint("::1", listener.getsockname()[1]), PATIENCE).close()
+        carry_out(Connection.open(Endpoint("::1", listener.getsockname()[1]), PATIENCE)).close()
 
 
 def test_a_head_and_what_came_with_it() -> None:
@@ -176,10 +177,10 @@ def test_one_that_dies_after_a_while_was_not_closed_before() -> None:
     """The request may have killed the endpoint, however the connection came about."""
     with connected(sending(then=close)) as connection:
         connection.reused = True
-        later = iter([0.0, 0.0, 2.0])  # sent at 0, awaited from 0, ended at 2
-        connection.send(REQUEST_HEAD % 2, b"{}", 100.0, lambda: next(later))
+        later = iter([0.0, 2.0])  # sent at 0, ended at 2
+        carry_out(connection.send(REQUEST_HEAD % 2, b"{}", soon(), lambda: next(later)))
         with pytest.raises(ConnectionDied) as caught:
-            connection.receive_head(100.0, lambda: next(later))
+            carry_out(connection.receive_head(soon(), lambda: next(later)))
     assert not caught.value.idle
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.connection import Connection
 from proxy.failures import BodyDied, BodyIdle, ConnectionDied, ResponseBroken, ResponseTimeout
+from proxy.steps import carry_out
 from tests.fakes import (
     OK,
     Script,
@@ -156,7 +157,7 @@ def silent_until_told(then: Callable[[socket.socket], None]) -> Script:
 def test_an_idle_connection_that_ended_or_spoke_is_not_clean(how: Script) -> None:
     with connected(silent_until_told(how)) as connection:
         assert connection.is_clean()
-        connection.send(b"!", b"", soon(), time.monotonic)
+        carry_out(connection.send(b"!", b"", soon(), time.monotonic))
         ends = soon()
         while connection.is_clean():
             assert time.monotonic() < ends
@@ -185,11 +186,11 @@ def test_a_reset_body_has_died() -> None:
 
 def test_a_shut_down_wakes_the_thread_that_waits_for_the_head() -> None:
     with upstream(sending()) as server:
-        connection = Connection(server.endpoint, PATIENCE)
-        connection.send(REQUEST_HEAD % 2, b"{}", soon(), time.monotonic)
+        connection = carry_out(Connection.open(server.endpoint, PATIENCE))
+        carry_out(connection.send(REQUEST_HEAD % 2, b"{}", soon(), time.monotonic))
         threading.Timer(0.05, connection.shut_down).start()
         with pytest.raises(ConnectionDied):
-            connection.receive_head(soon(), time.monotonic)
+            carry_out(connection.receive_head(soon(), time.monotonic))
         connection.close()
 
 

@@ -20,6 +20,7 @@ from proxy.forwarder import Answer, Forwarder
 from proxy.framing import Head
 from proxy.pool import Stream
 from proxy.request import InferenceRequest
+from proxy.steps import BLOCKING, Steps, carry_out
 from proxy.transport import Reply
 from routing.aside import SetAside
 from routing.budget import RetryBudget
@@ -61,7 +62,8 @@ class FakeExchange:
 
     def exchange(
         self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool = False
-    ) -> Reply:
+    ) -> Steps[Reply]:
+        yield BLOCKING
         assert self._in_flight.counts()[endpoint.key] == 1
         self.tried.append(endpoint.pod)
         self.fresh.append(fresh)
@@ -96,7 +98,7 @@ class Setting:
 
     def forward(self, *, replayable: bool = True) -> Answer:
         request = InferenceRequest("POST", "/", (), {}, (), b"{}", replayable)
-        return self.forwarder.forward(request, self.router.candidates("llama", None))
+        return carry_out(self.forwarder.forward(request, self.router.candidates("llama", None)))
 
     def status(self) -> int:
         """Of the answer; checks that just its own place is held, and gives that back."""
@@ -239,10 +241,10 @@ def test_a_model_that_vanished_before_the_first_attempt_is_told_as_that() -> Non
     setting.store.put(snapshot(setting.clock.now))
     request = InferenceRequest("POST", "/", (), {}, (), b"{}", True)
     with pytest.raises(ModelUnknown):
-        setting.forwarder.forward(request, candidates)
+        carry_out(setting.forwarder.forward(request, candidates))
     setting.store.put(snapshot(setting.clock.now, llama=()))
     with pytest.raises(NoReadyEndpoints):
-        setting.forwarder.forward(request, candidates)
+        carry_out(setting.forwarder.forward(request, candidates))
     setting.check_nothing_is_held()
 
 

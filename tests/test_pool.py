@@ -12,6 +12,7 @@ import pytest
 from proxy.connection import Connection
 from proxy.failures import ConnectFailed, ConnectionDied
 from proxy.pool import ConnectionPool
+from proxy.steps import carry_out
 from tests.fakes import Clock, Script, Upstream, close, received, reset, until_closed, upstream
 from tests.harness import PATIENCE, wait_for
 from tests.test_connection import REQUEST_HEAD, soon
@@ -27,7 +28,7 @@ class Setting:
         self._taken: set[Connection] = set()
 
     def take(self, *, fresh: bool = False) -> Connection:
-        connection = self.pool.take(self.endpoint, PATIENCE, fresh=fresh)
+        connection = carry_out(self.pool.take(self.endpoint, PATIENCE, fresh=fresh))
         self._taken.add(connection)
         return connection
 
@@ -93,7 +94,7 @@ def test_a_fresh_one_is_a_new_one(setting: Setting) -> None:
 def test_a_connection_belongs_to_its_endpoint(running: ExitStack, setting: Setting) -> None:
     setting.take_and_give_back(1)
     other = running.enter_context(upstream())
-    connection = setting.pool.take(other.endpoint, PATIENCE, fresh=False)
+    connection = carry_out(setting.pool.take(other.endpoint, PATIENCE, fresh=False))
     connection.close()
     assert connection.key == other.endpoint.key
     assert setting.pool.sizes() == {setting.endpoint.key: 1}
@@ -192,7 +193,7 @@ def test_shutting_down_ends_what_is_in_use_under_its_thread(running: ExitStack) 
 
     with Setting(running.enter_context(upstream(script))) as setting:
         connection = setting.take()
-        connection.send(REQUEST_HEAD % 0, b"", soon(), time.monotonic)
+        carry_out(connection.send(REQUEST_HEAD % 0, b"", soon(), time.monotonic))
 
         def end() -> None:
             asked.wait(PATIENCE)
@@ -201,7 +202,7 @@ def test_shutting_down_ends_what_is_in_use_under_its_thread(running: ExitStack) 
         ending = threading.Thread(target=end)
         ending.start()
         with pytest.raises(ConnectionDied):
-            connection.receive_head(soon(), time.monotonic)
+            carry_out(connection.receive_head(soon(), time.monotonic))
         ending.join(PATIENCE)
 
 

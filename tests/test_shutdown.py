@@ -11,6 +11,7 @@ from cache.endpoints import Endpoint
 from proxy.failures import BodyDied, ConnectFailed
 from proxy.framing import parse_head
 from proxy.pool import ConnectionPool, Stream
+from proxy.steps import carry_out
 from tests.harness import wait_for
 
 CLOSE_FRAMED = parse_head(b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream")
@@ -31,7 +32,7 @@ def test_a_body_that_ends_with_its_connection_is_not_complete_when_we_end_it(
     listener: socket.socket, endpoint: Endpoint
 ) -> None:
     pool = ConnectionPool(time.monotonic, per_endpoint=1)
-    connection = pool.take(endpoint, 1.0, fresh=True)
+    connection = carry_out(pool.take(endpoint, 1.0, fresh=True))
     stream = Stream(connection, pool, CLOSE_FRAMED, b"half of it", 10.0)
     assert stream.read() == b"half of it"
     failures: list[BaseException] = []
@@ -56,7 +57,7 @@ def test_a_body_that_ends_with_its_connection_is_complete_when_the_endpoint_ends
     listener: socket.socket, endpoint: Endpoint
 ) -> None:
     pool = ConnectionPool(time.monotonic, per_endpoint=1)
-    connection = pool.take(endpoint, 1.0, fresh=True)
+    connection = carry_out(pool.take(endpoint, 1.0, fresh=True))
     served, _ = listener.accept()
     stream = Stream(connection, pool, CLOSE_FRAMED, b"", 10.0)
     served.sendall(b"all of it")
@@ -71,12 +72,12 @@ def test_no_connection_is_given_out_after_the_end(
     listener: socket.socket, endpoint: Endpoint
 ) -> None:
     pool = ConnectionPool(time.monotonic, per_endpoint=1)
-    kept = pool.take(endpoint, 1.0, fresh=True)
+    kept = carry_out(pool.take(endpoint, 1.0, fresh=True))
     pool.give_back(kept)
     pool.shut_down_all()
     for _ in range(2):  # neither the one that was kept nor a new one
         with pytest.raises(ConnectFailed):
-            pool.take(endpoint, 1.0, fresh=False)
+            carry_out(pool.take(endpoint, 1.0, fresh=False))
     served, _ = listener.accept()
     served.settimeout(5.0)
     wait_for(lambda: served.recv(1) == b"", "the endpoint sees the end")

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.failures import BodyDied, BodyIdle, ResponseInvalid
 from proxy.pool import ConnectionPool, Stream
+from proxy.steps import carry_out
 from tests.fakes import Clock, Script, answering, close, reset, sending, upstream
 from tests.harness import PATIENCE
 from tests.test_connection import exchange
@@ -47,7 +48,7 @@ def reading(
 ) -> Iterator[Reading]:
     with upstream(*scripts) as server:
         pool = ConnectionPool(Clock(), per_endpoint=4)
-        connection = pool.take(server.endpoint, PATIENCE, fresh=False)
+        connection = carry_out(pool.take(server.endpoint, PATIENCE, fresh=False))
         try:
             head, received = exchange(connection, body)
             yield Reading(pool, Stream(connection, pool, head, received, idle_timeout))

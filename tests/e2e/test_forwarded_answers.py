@@ -207,4 +207,4 @@ def test_connections_to_endpoints_are_used_again(here: Place) -> None:
     for stream in (True, False) * 5:
         assert here.exchange(post(chat_body("reused", stream=stream))).status == 200
         here.wait_until_idle()  # a stream's client is done a moment before its worker hears of it
-    assert process_of(model.pods[0]).accepted == 1
+    assert process_of(model.pods[0]).accepted <= 2, "that, and one in reserve"
