@@ -29,7 +29,11 @@ SCENARIOS = {
         Scenario("single-32", "not streamed, 32 clients", ALL, clients=32, share=0.5),
         Scenario("streams-100", "100 streams of 50 tokens/s", (*ALL[:4], *ALL[5:]), streams=100),
         Scenario(
-            "streams-500", "500 streams of 50 tokens/s", (*PROXIES[:3], *ALL[5:]), streams=500
+            "streams-500",
+            "500 streams of 50 tokens/s, a minute each",
+            (*PROXIES[:3], *ALL[5:]),
+            streams=500,
+            share=6.0,
         ),
         Scenario("streams-1000", "1,000 streams of 50 tokens/s", PROXIES, streams=1000),
         Scenario(

@@ -1,7 +1,7 @@
 """A request as it arrives: bytes in, a complete request out, without I/O.
 
-gunicorn's own parser reads the head, once and from memory; what it says of the framing decides how
-the body is taken.
+gunicorn's own parser reads a head that is not plain, once and from memory; what it says of the
+framing decides how the body is taken.
 """
 
 import io
@@ -14,6 +14,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
 
 from proxy.errors import GatewayError
+from proxy.plain_heads import read_plain
 from proxy.upload import not_chunked, too_large
 from relay.bodies import ChunkedBody
 
@@ -151,6 +152,10 @@ class Arrival:
 
     def _begin(self, head: bytes) -> None:
         self._number += 1
+        plain = read_plain(head, self._config, self._address, self._number)
+        if plain is not None:
+            self._request, self._left = plain
+            return
         memory = _Memory(head, len(head))
         request: Any = Request(self._config, memory, self._address, self._number)
         reader = request.body.reader
