@@ -33,9 +33,12 @@ class LineWriter(logging.Handler):
         self._woken = threading.Event()
         self._started = False
 
-    def createLock(self) -> None:  # noqa: N802 - as the library calls it
-        """Need none: a line is one append."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take a record, without the lock that handlers have: a line is one append."""
+        passes = bool(self.filter(record))
+        if passes:
+            self.emit(record)
+        return passes
 
     def start(self) -> None:
         """Write from a daemon thread; threads do not survive a fork."""

@@ -16,8 +16,8 @@ from bench.targets import Target
 
 Measures = dict[str, float]
 
-#: Seconds between two looks at memory and threads while a load runs.
-LOOK_SECONDS = 1.0
+#: Seconds between two looks at memory and threads while a load runs: looking disturbs what is seen.
+LOOK_SECONDS = 4.0
 #: Seconds within which connections and counters of a finished load must be gone.
 SETTLE_SECONDS = 20.0
 

@@ -201,7 +201,7 @@ def _call_of(request: Any, client: Client) -> Call:
         uri=request.uri,
         fields=joined(request.headers),
         scheme=request.scheme,
-        remote=client.address[0],
+        remote=client.address[0] if isinstance(client.address, tuple) else "",
         input=request.body,
         input_ends=True,
         caller=client.caller,

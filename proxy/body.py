@@ -17,7 +17,7 @@ from proxy.record import RequestRecord
 from proxy.relayed import BREAKS, StreamRelay
 from proxy.steps import BLOCKING, Steps
 
-#: Seconds a thread waits for the rest of an answer that is no stream: handing over takes longer.
+#: Seconds to wait for the rest of an answer that is no stream: handing over takes longer.
 _PATIENCE_SECONDS = 0.02
 
 #: Seconds it waits for a stream's first token; the head waits with it.
@@ -39,8 +39,8 @@ class AnswerBody:
     """Passes content on as it comes, and owns its own closing.
 
     An answer that breaks off gets a last event that says so where it is an event stream, and then
-    `AnswerBroken`, so that a truncated answer is never a well-formed one. `cleanup` is closed when
-    nothing of it is this process's concern any more, `place` as soon as its thread is free.
+    `AnswerBroken`, so that a truncated answer is never a well-formed one. `place` is given back
+    when the relay has the answer, or at its end.
     """
 
     def __init__(
@@ -93,7 +93,8 @@ class AnswerBody:
 
     def unsent(self) -> None:
         """The client left before it got what `whole` gave."""
-        self._record.aborted("receiving")
+        if not self._caller.departed:  # else that has been noted
+            self._record.aborted("receiving")
 
     def early(self) -> Steps[bytes]:
         """What comes of an event stream right after its head, as chunks.

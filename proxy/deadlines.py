@@ -46,7 +46,8 @@ class Deadlines:
     def forget(self, timed: Timed) -> None:
         """It has no deadline any more, and is not held on to."""
         if timed.slot != NEVER:
-            self._slots[timed.slot].discard(timed)
+            if timed.slot in self._slots:  # else its slot is being told, and skips it
+                self._slots[timed.slot].discard(timed)
             timed.slot = NEVER
 
     def expire(self) -> None:
@@ -55,6 +56,8 @@ class Deadlines:
         while self._passed < int(now / STEP_SECONDS):
             self._passed += 1
             for timed in self._slots.pop(self._passed, ()):
+                if timed.slot != self._passed:
+                    continue  # one that was told before has taken this one's deadline back
                 timed.slot = NEVER
                 if timed.deadline > now:
                     self.set(timed, timed.deadline)

@@ -69,7 +69,8 @@ def for_client(fields: Fields, *, bodyless: bool = False) -> list[tuple[str, str
     A `bodyless` one is a 204, which must not tell a length (RFC 9110 §8.6).
     """
     fields = list(fields)
-    dropped = _NEVER_TO_CLIENT | _connection_options(fields)
+    # An endpoint that calls its own framing an option is not believed: its client needs it.
+    dropped = _NEVER_TO_CLIENT | (_connection_options(fields) - {"content-length"})
     if bodyless:
         dropped |= {"content-length"}
     return [(name, value) for name, value in fields if name.lower() not in dropped]

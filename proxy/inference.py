@@ -38,8 +38,8 @@ STRATEGY_HEADER = "routing-strategy"
 _CLIENT_LEFT = 499
 #: Seconds a request waits for a place. So short that refusals need few threads.
 _PLACE_SECONDS = 0.005
-#: Bytes of a body that is looked through in less than a millisecond.
-_LITTLE_BYTES = 65_536
+#: Bytes of a JSON body that is looked through in a millisecond or two, however it is made.
+_LITTLE_BYTES = 8192
 #: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
 INFERENCE_PATHS = tuple(
     f"/v1/{name}"
@@ -70,7 +70,7 @@ _CODES: dict[type[Exception], str] = {
 class InferenceHandler:
     """Answers inference requests, which are POSTs to `paths`.
 
-    At most `capacity` have a thread at once, and `max_streams` the relay; one more is told so at
+    At most `capacity` have a place at once, and `max_streams` the relay; one more is told so at
     once instead of waiting unseen. `retry_after` is in seconds, `max_body_bytes` bounds a request's
     body, `keys` are checked where they are configured.
     """
@@ -163,8 +163,8 @@ class InferenceHandler:
         yield from self._admit(place)
         strategy = call.fields.get(STRATEGY_HEADER.title(), "").strip() or None
         content = read_body(call, self._max_body_bytes)
-        if len(content) > _LITTLE_BYTES:
-            yield BLOCKING  # looking through it takes time
+        if len(content) > _LITTLE_BYTES or call.path.startswith("/v1/audio/"):
+            yield BLOCKING  # looking through it takes time, through a form even more
         model = self._router.known(self._model(call, content))
         record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)

@@ -1,5 +1,6 @@
 """The worker's side of its connection to the relay, which it starts where there is none."""
 
+import array
 import contextlib
 import fcntl
 import itertools
@@ -107,8 +108,10 @@ class RelayLink:
                 return False
             self._accounts[order.id] = account
         try:
-            flags = 0 if patient else socket.MSG_DONTWAIT
-            socket.send_fds(connection, [message], [one.fileno() for one in sockets], flags)
+            # Not `socket.send_fds`, which forgets its flags (CPython issue 107898).
+            numbers = array.array("i", [one.fileno() for one in sockets])
+            passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
+            connection.sendmsg([message], passed, 0 if patient else socket.MSG_DONTWAIT)
         except OSError as error:
             if patient:
                 log.warning("a stream could not be given to the relay: %s", error)

@@ -72,6 +72,28 @@ def test_a_deadline_that_is_lifted_or_forgotten_does_not_come() -> None:
     assert not forgotten.times()
 
 
+def test_one_that_is_told_may_take_back_the_deadline_of_another() -> None:
+    """Whichever comes first: the two are in the same slot, and a set has no order."""
+    clock = Clock()
+
+    class Pair(Watched):
+        other: "Pair"
+
+        def expired(self) -> None:
+            super().expired()
+            clock.deadlines.forget(self.other)
+
+    one, two = Pair(), Pair()
+    one.other, two.other = two, one
+    for timed in (one, two):
+        clock.deadlines.set(timed, clock.now + 1)
+    clock.pass_time(1 + STEP_SECONDS)
+    assert one.times() + two.times() == 1
+    clock.deadlines.set(one, clock.now + 1)
+    clock.pass_time(1 + STEP_SECONDS)
+    assert one.times() + two.times() == 2
+
+
 def test_a_deadline_in_the_past_comes_at_the_next_step() -> None:
     clock, one = Clock(), Watched()
     clock.deadlines.set(one, clock.now - 100)

@@ -101,6 +101,11 @@ def test_an_endpoint_s_other_fields_pass() -> None:
     assert for_client(fields) == fields
 
 
+def test_an_endpoint_can_t_have_its_framing_dropped() -> None:
+    fields = [("Content-Length", "5"), ("X-Hop", "1"), ("Connection", "content-length, x-hop")]
+    assert for_client(fields) == [("Content-Length", "5")]
+
+
 def test_an_answer_without_a_body_tells_no_length() -> None:
     fields = [("content-length", "5"), ("Server", "engine")]
     assert for_client(fields, bodyless=True) == [("Server", "engine")]

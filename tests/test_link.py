@@ -80,6 +80,12 @@ class Exchange:
         wait_for(handed, "there is a relay")
         return self
 
+    def try_to_hand_to(self, worker: Worker) -> bool:
+        """Without waiting; with all that a message may carry."""
+        sockets = (self._client, self._upstream)
+        raw = (HEAD, bytes(150_000))
+        return worker.link.hand_over(Order(**DEFAULTS), sockets, raw, self.account, patient=False)
+
     def let_go(self) -> None:
         """The worker's own descriptors are closed, as when it has died."""
         self._client.close()
@@ -294,6 +300,27 @@ def test_a_relay_that_is_killed_is_back_within_a_second(house: House) -> None:
     again.endpoint.sendall(in_chunks(b"good"))
     assert again.account.outcome() == "complete"
     assert relay not in house.relays()
+
+
+def test_a_relay_that_does_not_read_blocks_nobody_who_cant_wait(house: House) -> None:
+    worker = house.worker()
+    house.exchange().hand_to(worker)
+    (relay,) = house.relays()
+    os.kill(relay, signal.SIGSTOP)
+    try:
+        handed, longest = 0, 0.0
+        while handed < 100:
+            stream = house.exchange()
+            began = time.monotonic()
+            taken = stream.try_to_hand_to(worker)
+            longest = max(longest, time.monotonic() - began)
+            if not taken:
+                break
+            handed += 1
+        assert 0 < handed < 100, "there is a bound to what waits for it"
+        assert longest < 0.5
+    finally:
+        os.kill(relay, signal.SIGCONT)
 
 
 def test_many_workers_share_one_relay(house: House) -> None:

@@ -219,8 +219,10 @@ def test_a_log_that_nobody_reads_any_more_stops_nobody(pipe: Pipe) -> None:
     for _ in range(3):
         pipe.logger.info("x")
     pipe.writer.start()
+    began = time.monotonic()
     pipe.logger.info("y")
     pipe.writer.flush()
+    assert time.monotonic() - began < 1.0
 
 
 def test_a_line_that_cant_be_made_is_told_of_in_one(pipe: Pipe) -> None:

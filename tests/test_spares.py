@@ -45,11 +45,22 @@ def test_one_is_opened_when_the_last_is_lent_and_the_next_takes_it(
     lent.close()
 
 
-def test_none_is_opened_while_another_idles(pool: ConnectionPool, endpoint: Endpoint) -> None:
+@pytest.fixture
+def listener_of_another() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def test_none_is_opened_while_another_idles(
+    pool: ConnectionPool, endpoint: Endpoint, listener_of_another: socket.socket
+) -> None:
     lent, other = (carry_out(pool.take(endpoint, 1.0, fresh=True)) for _ in range(2))
     pool.give_back(other)
     pool.lend(lent)
-    assert pool.sizes() == {endpoint.key: 1}
+    another = Endpoint("127.0.0.1", listener_of_another.getsockname()[1])
+    pool.spares.want(another)  # what was wanted before it has been opened by then
+    wait_for(lambda: another.key in pool.sizes(), "the other is opened")
+    assert pool.sizes()[endpoint.key] == 1
     lent.close()
 
 
