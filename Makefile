@@ -21,7 +21,7 @@ lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 8 minutes, BENCH=--help says more
+bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 12 minutes, BENCH=--help says more
 	$(BIN)/python -m bench.micro
 	$(BIN)/python -m bench $(BENCH)
 

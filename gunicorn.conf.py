@@ -15,7 +15,7 @@ import logs
 from cache.kubeconfig import SourceUnavailable
 from settings import Settings, SettingsError
 
-#: Threads beyond those that answer inference requests: probes and refusals never wait for them.
+#: Threads beyond those that inference requests may take: refusals never wait for them.
 SPARE_THREADS = 8
 
 
