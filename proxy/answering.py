@@ -144,7 +144,7 @@ class Answering:
         """Answer an inference request."""
         request = incoming.request
         answer = yield from self._inference.handle(_call_of(request, client))
-        closes = not incoming.whole or request.should_close() or self._server.must_close(request)
+        closes = not incoming.whole or request.must_close or self._server.must_close(request)
         end = End.CLOSE if closes else End.KEEP
         body = answer.body
         if not isinstance(body, AnswerBody):

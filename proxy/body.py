@@ -5,6 +5,7 @@ The last is the plain path, for a server that can't hand over its client's conne
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from metrics import UPSTREAM_FAILURES
 from proxy.caller import Caller
@@ -100,7 +101,7 @@ class AnswerBody:
         """What comes of an event stream right after its head, as chunks.
 
         What follows is read as from the beginning. The first token shall not wait until the relay
-        has the stream, which takes three times as long.
+        has the stream.
         """
         if not self._is_event_stream:
             return b""
@@ -119,8 +120,6 @@ class AnswerBody:
     ) -> Steps[bool]:
         """Let the relay go on, after `unsent`; false if it can't, and nothing happened.
 
-        Then the rest is a thread's concern.
-
         The client's part must be chunked unless the answer has a Content-Length. `closes` says that
         its connection is to be closed after it. `over` is called from another thread, maybe before
         this returns, when the connection is the caller's again: with whether it is good for another
@@ -135,22 +134,16 @@ class AnswerBody:
             self._answer.lease.release()
             over(complete and not closes)
 
-        for patient in (False, True):
-            if self._relay.take(
-                self._answer,
-                self._record,
-                client,
-                unsent,
-                closes=closes,
-                settle=settle,
-                patient=patient,
-            ):
-                self._place.close()
-                return True
-            if not patient:
-                yield BLOCKING
-        self._caller.on_departure(self._stream.shut_down)
-        return False
+        take = partial(self._relay.take, self._answer, self._record, client, unsent)
+        taken = take(closes=closes, settle=settle, patient=False)
+        if not taken:
+            yield BLOCKING
+            taken = take(closes=closes, settle=settle, patient=True)
+        if taken:
+            self._place.close()
+        else:
+            self._caller.on_departure(self._stream.shut_down)
+        return taken
 
     def __iter__(self) -> Iterator[bytes]:
         return self._content

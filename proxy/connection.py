@@ -48,8 +48,6 @@ class Connection:
         self.reused = False
         self.idle_since = 0.0
         self.socket = connected  # never blocking: changing that costs system calls
-        self._readable = select.poll()
-        self._readable.register(connected, select.POLLIN)
         self._request_sent = True
         self._begun_at = 0.0  # the present request
         self._received = b""  # of its response, while it was being sent
@@ -200,10 +198,11 @@ class Connection:
     def _receive(self, timeout: float) -> bytes:
         """Wait at most `timeout` seconds for bytes; raises `OSError`, among them `TimeoutError`."""
         deadline = time.monotonic() + timeout
-        while self._readable.poll(max(0, deadline - time.monotonic()) * 1000):
-            with contextlib.suppress(BlockingIOError):  # poll may err
+        while True:
+            with contextlib.suppress(BlockingIOError):
                 return self.socket.recv(_RECEIVE_BYTES)
-        raise TimeoutError
+            if not is_ready(Ready(self.socket.fileno(), deadline)):
+                raise TimeoutError
 
     def shut_down(self) -> None:
         """End the connection under the thread that uses it, which then sees it closed."""

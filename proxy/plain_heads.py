@@ -1,7 +1,7 @@
 """The heads that nearly all inference requests have, read in one go.
 
 Whatever is out of the ordinary is left to gunicorn's parser, which knows all the rules and takes
-five times as long. What is read here it would read in just the same way; a test compares the two.
+four times as long. What is read here it would read in just the same way; a test compares the two.
 """
 
 import re

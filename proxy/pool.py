@@ -183,14 +183,10 @@ class Stream:
             if body.error is not None or len(self._received) > _SHORT_BYTES:
                 return None
             yield Ready(self._connection.socket.fileno(), deadline)
-            try:
-                data = self._connection.receive(0.0)
-            except BodyIdle:
+            more = self._look()
+            if more is None:
                 return None
-            except BodyDied as failure:
-                self._failure = failure
-                return None
-            self._received += data
+            data = more
             if not data:
                 try:
                     body.end()
@@ -206,7 +202,7 @@ class Stream:
         """
         if type(self._body) is not ChunkedBody:
             return b"", 0
-        if not (self._received or self._look()):
+        if not self._received and self._look() is None:
             yield Ready(self._connection.socket.fileno(), time.monotonic() + patience)
             self._look()
         size = whole_chunks(self._received)
@@ -215,15 +211,17 @@ class Stream:
         chunks, self._received = self._received, b""
         return chunks, size
 
-    def _look(self) -> bool:
-        """Whether more has come, or the connection's end."""
+    def _look(self) -> bytes | None:
+        """What more has come, which is kept; empty at the end, None if nothing has or it died."""
         try:
-            self._received = self._connection.receive(0.0)
+            data = self._connection.receive(0.0)
         except BodyIdle:
-            return False
+            return None
         except BodyDied as failure:
             self._failure = failure
-        return True
+            return None
+        self._received += data
+        return data
 
     def read(self) -> bytes:
         """The next content, as soon as there is any; empty at the end.

@@ -123,10 +123,6 @@ class EndpointAdapter(BaseAdapter):
         finally:
             request.caller.on_departure(None)
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._pool.prune(())
-
 
 class Transport:
     """Exchanges with endpoints, through the adapter alone.

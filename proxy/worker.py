@@ -100,7 +100,7 @@ class GatewayWorker(ThreadWorker):
             super().notify()
 
     def _prepare(self) -> None:
-        # As plain attributes: gunicorn's parser asks for forty of them with each request.
+        # As plain attributes: gunicorn's parser asks for twenty of them with each request.
         vars(self.cfg).update({name: item.get() for name, item in self.cfg.settings.items()})
         application: Any = self.wsgi
         self._gateway = application.gateway

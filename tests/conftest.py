@@ -1,11 +1,13 @@
 """What holds for all tests, and pods of the simulator for those that look at one alone."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from hypothesis import settings
 
+from cache.endpoints import Endpoint
 from simulator.pod import ModelPod
 from tests.podclient import MakePod, ready_pod
 
@@ -25,3 +27,16 @@ def make_pod() -> Iterator[MakePod]:
 def pod(make_pod: MakePod) -> ModelPod:
     """A pod that is ready."""
     return make_pod()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """What listens on loopback, and accepts what a test lets it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+@pytest.fixture
+def endpoint(listener: socket.socket) -> Endpoint:
+    """The endpoint that `listener` is."""
+    return Endpoint("127.0.0.1", listener.getsockname()[1])

@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,17 +14,6 @@ from proxy.steps import carry_out
 from tests.harness import wait_for
 
 CLOSE_FRAMED = parse_head(b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream")
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield listening
-
-
-@pytest.fixture
-def endpoint(listener: socket.socket) -> Endpoint:
-    return Endpoint("127.0.0.1", listener.getsockname()[1])
 
 
 def test_a_body_that_ends_with_its_connection_is_not_complete_when_we_end_it(

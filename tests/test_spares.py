@@ -13,17 +13,6 @@ from tests.harness import free_port, wait_for
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield listening
-
-
-@pytest.fixture
-def endpoint(listener: socket.socket) -> Endpoint:
-    return Endpoint("127.0.0.1", listener.getsockname()[1])
-
-
-@pytest.fixture
 def pool() -> Iterator[ConnectionPool]:
     pool = ConnectionPool(time.monotonic, per_endpoint=4)
     pool.spares.start()

@@ -180,7 +180,7 @@ def test_a_parsed_head_says_how_its_body_is_framed(raw: bytes, kind: type) -> No
     reader: Any = request.body.reader
     assert kind is body.ChunkedReader or isinstance(reader.length, int)
     assert type(reader) is kind
-    for name in ("method", "path", "uri", "scheme", "headers", "version", "should_close"):
+    for name in ("method", "path", "uri", "scheme", "headers", "version", "must_close"):
         assert hasattr(request, name)
     assert hasattr(request, "_expected_100_continue")
 

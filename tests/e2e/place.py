@@ -6,12 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from simulator.cluster import Cluster
 from simulator.fleet import Pod
 from simulator.model import Model
 from simulator.pod import Engine, ModelPod, SeenRequest
 from tests.harness import GatewayProcess, gateway_process, wait_for
 from tests.wire import RawAnswer, exchange
+
+#: A module's place twice: its gateway moves streams in the relay, and in its workers' threads.
+on_both_paths = pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
 
 
 def process_of(pod: Pod) -> ModelPod:

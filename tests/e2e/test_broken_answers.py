@@ -9,12 +9,12 @@ import pytest
 
 from tests.canned import CannedPod
 from tests.e2e.expect import API, counted_once
-from tests.e2e.place import Place, place, process_of
+from tests.e2e.place import Place, on_both_paths, place, process_of
 from tests.harness import wait_for
 from tests.wire import RawAnswer, Wire, behaving, chat_body, in_chunks, post
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
+@on_both_paths
 def here(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:

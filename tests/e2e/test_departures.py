@@ -10,7 +10,7 @@ import pytest
 from simulator.model import Model
 from simulator.pod import Engine
 from tests.e2e.crowd import Departure, leave, relay_of, wires
-from tests.e2e.place import Place, place, process_of, seen_by
+from tests.e2e.place import Place, on_both_paths, place, process_of, seen_by
 from tests.harness import wait_for
 from tests.wire import Wire, chat_body, in_chunks, post
 
@@ -21,7 +21,7 @@ NOTICE = 1.0
 ways_to_leave = pytest.mark.parametrize("how", get_args(Departure))
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
+@on_both_paths
 def here(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:

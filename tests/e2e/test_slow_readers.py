@@ -9,7 +9,7 @@ import pytest
 from simulator.fleet import Pod
 from simulator.pod import Engine
 from tests.e2e.crowd import relay_of, resident_bytes, timed
-from tests.e2e.place import Place, bytes_left_unread, place, process_of
+from tests.e2e.place import Place, bytes_left_unread, on_both_paths, place, process_of
 from tests.e2e.test_streaming import token_delays
 from tests.harness import wait_for
 from tests.wire import Wire, chat_body, post
@@ -22,7 +22,7 @@ HUGE = post(chat_body("flood", max_tokens=1), "x-sim-behaviour: large=50000000")
 FLOOD = Engine(tokens=1_000_000, token_seconds=0.0)
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
+@on_both_paths
 def here(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:

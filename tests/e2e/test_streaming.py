@@ -13,7 +13,7 @@ import pytest
 from simulator.fleet import Pod
 from simulator.pod import Engine
 from tests.canned import CannedPod
-from tests.e2e.place import Place, bytes_left_unread, place, process_of
+from tests.e2e.place import Place, bytes_left_unread, on_both_paths, place, process_of
 from tests.harness import wait_for
 from tests.wire import Wire, behaving, body_of, chat_body, post, unchunked, values
 
@@ -22,7 +22,7 @@ SENT = re.compile(rb'"n":(\d+) *,"t":([\d.]+) *}')
 DELAY = 0.5
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["relay", "plain"])
+@on_both_paths
 def here(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
