@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from tests.harness import PATIENCE
 
+#: Seconds that any answer takes at most.
+LONGEST = 60.0
 CHAT = "/v1/chat/completions"
 Fields = list[tuple[str, str]]
 
@@ -156,10 +158,12 @@ class Wire:
         return pieces
 
     def read_to_the_end(self, seen: bytes = b"") -> RawAnswer:
-        """Everything until the connection ends, in whichever way."""
+        """Everything until the connection ends, in whichever way; it must within `LONGEST`."""
         parts = [seen]
+        deadline = time.monotonic() + LONGEST
         try:
             while data := self.socket.recv(1 << 20):
+                assert time.monotonic() < deadline, "the answer goes on and on"
                 parts.append(data)
         except ConnectionResetError:
             return RawAnswer(b"".join(parts), reset=True)

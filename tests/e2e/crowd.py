@@ -123,28 +123,53 @@ def processes_of(gateway: GatewayProcess) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
+    """Whether it runs, or one of its threads still has its files open; a zombie does not."""
     status = _read(Path(f"/proc/{pid}/stat"))
-    return bool(status) and status.rpartition(b") ")[2][:1] not in b"ZX"
+    ended = not status or status.rpartition(b") ")[2][:1] in b"ZX"
+    return not ended or threads(pid) > 1
 
 
 def threads(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    """How many it has, itself among them; 0 if there is no such process."""
+    return len(_entries(Path(f"/proc/{pid}/task")))
 
 
 def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return len(_entries(Path(f"/proc/{pid}/fd")))
+
+
+def wait_until_moved(gateway: GatewayProcess, count: int) -> None:
+    """Until the relay has `count` streams: their first tokens are sent by the worker."""
+
+    def has_them() -> bool:
+        return any(tcp_sockets(pid) >= 2 * count for pid in relays(gateway))
+
+    wait_for(has_them, f"the relay has {count} streams")
+
+
+def tcp_sockets(pid: int) -> int:
+    """How many of its descriptors are TCP connections; a relay has two for each stream."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    every = {f"socket:[{line.split()[9]}]" for line in lines}
+    return sum(_link(path) in every for path in _entries(Path(f"/proc/{pid}/fd")))
 
 
 def sockets(pid: int) -> int:
     """How many of its descriptors are sockets."""
-    return sum(_link(path).startswith("socket:") for path in Path(f"/proc/{pid}/fd").iterdir())
+    return sum(_link(path).startswith("socket:") for path in _entries(Path(f"/proc/{pid}/fd")))
 
 
 def resident_bytes(gateway: GatewayProcess) -> int:
     """The memory of all its processes together."""
     pages = [_read(Path(f"/proc/{pid}/statm")).split() for pid in processes_of(gateway)]
     return sum(4096 * int(fields[1]) for fields in pages if fields)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []  # it has ended meanwhile
 
 
 def _link(path: Path) -> str:

@@ -57,7 +57,7 @@ class Effects:
         """`CLIENTS` clients have left at the monotonic time `left`."""
         wait_for(lambda: len(self._ends()) == CLIENTS, "the pods see that everybody is gone")
         assert max(self._ends()) - left < NOTICE
-        assert self.work() == 0
+        wait_for(lambda: self.work() == 0, "the pods work for nobody", NOTICE)
         self._here.wait_until_idle()
         name = self._model.name
         gateway = self._here.gateway

@@ -17,7 +17,9 @@ from tests.e2e.crowd import (
     processes_of,
     relay_of,
     relays,
+    tcp_sockets,
     threads,
+    wait_until_moved,
     wires,
     workers,
 )
@@ -33,6 +35,14 @@ def running(gateway: GatewayProcess, count: int) -> Iterator[list[tuple[Wire, by
     """Streams whose first tokens have come, each with what was read of it."""
     with wires(gateway.port, count) as clients:
         yield [(client, client.send(STREAM).read_until(b"tok")) for client in clients]
+
+
+@contextmanager
+def moved(gateway: GatewayProcess, count: int) -> Iterator[list[tuple[Wire, bytes]]]:
+    """Streams that the relay has."""
+    with running(gateway, count) as streams:
+        wait_until_moved(gateway, count)
+        yield streams
 
 
 def rest_of(stream: tuple[Wire, bytes]) -> RawAnswer:
@@ -54,7 +64,7 @@ def test_a_killed_relay_breaks_its_streams_visibly_and_is_back_within_a_second(
     gateway = start_gateway().ready()
     for _ in range(2):
         killed = relay_of(gateway)
-        with running(gateway, 8) as streams:
+        with moved(gateway, 8) as streams:
             os.kill(killed, signal.SIGKILL)
             at = time.monotonic()
             # What it is given before it is dead is a stream of its own, and breaks as well.
@@ -86,13 +96,12 @@ def test_a_relay_that_is_back_has_streams_again(
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: relays(gateway) not in ([], [killed]), "there is a new one", 1.0)
     relay = relay_of(gateway)
-    idle = descriptors(relay)
 
     def has_streams() -> bool:
         with running(gateway, 5) as streams:
-            moved = descriptors(relay) >= idle + 10
+            has_them = tcp_sockets(relay) >= 10
             assert all(finished(rest_of(stream)) for stream in streams)
-            return moved
+            return has_them
 
     wait_for(has_streams, "the relay moves the streams")
 
@@ -133,7 +142,7 @@ def test_a_signal_that_is_meant_for_the_whole_group_does_not_end_the_relay(
     cluster.model("llama", engine=Engine(tokens=40, token_seconds=0.02))
     gateway = start_gateway().ready()
     relay = relay_of(gateway)
-    with running(gateway, 3) as streams:
+    with moved(gateway, 3) as streams:
         os.kill(relay, number)
         assert all(finished(rest_of(stream)) for stream in streams)
     assert relays(gateway) == [relay]
@@ -148,7 +157,7 @@ def test_nothing_is_left_behind_when_the_gateway_is_gone(
     gateway = start_gateway(workers="2", grace_seconds="1").ready()
     wait_for(lambda: len(workers(gateway)) == 2, "both workers are up")
     relay_of(gateway)
-    with running(gateway, streams) as begun:
+    with moved(gateway, streams) as begun:
         everything = processes_of(gateway)
         gateway.process.send_signal(end)
         assert not any(finished(rest_of(stream)) for stream in begun)
@@ -183,9 +192,9 @@ def test_a_hundred_streams_take_no_place_and_no_thread_and_leave_nothing_open(
         threads(worker),
     )
 
-    with running(gateway, 100) as streams:
+    with moved(gateway, 100) as streams:
         assert gateway.in_flight() == 100
-        assert threads(worker) == threads_before
+        assert threads(worker) <= threads_before
         assert threads(relay) == 1
         assert all(finished(rest_of(stream)) for stream in streams)
 

@@ -15,7 +15,7 @@ import pytest
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.crowd import alive, relay_of, wires, workers
+from tests.e2e.crowd import alive, relay_of, wait_until_moved, wires, workers
 from tests.e2e.place import process_of
 from tests.harness import GatewayProcess, wait_for
 from tests.wire import RawAnswer, Wire, body_of, chat_body, head_of, post
@@ -143,11 +143,13 @@ def with_workers(gateway: GatewayProcess, count: int) -> GatewayProcess:
 
 @contextmanager
 def streams(gateway: GatewayProcess, count: int) -> Iterator[list[tuple[Wire, bytes]]]:
-    """Streams that run, each with what was read of it and a request id of its own."""
+    """Streams that the relay has, each with what was read of it and a request id of its own."""
     with wires(gateway.port, count) as clients:
         for number, client in enumerate(clients):
             client.send(post(chat_body(stream=True), f"x-request-id: stream-{number}"))
-        yield [(client, client.read_until(b"tok")) for client in clients]
+        begun = [(client, client.read_until(b"tok")) for client in clients]
+        wait_until_moved(gateway, count)
+        yield begun
 
 
 def replace_workers(gateway: GatewayProcess, number: signal.Signals) -> None:
