@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import logs
@@ -95,8 +96,11 @@ def when_ready(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """In the worker, first thing: where signals land until it has handlers of its own."""
+    """In the worker, first thing: where signals land at first, and where it counts."""
+    from metrics import make_files
+
     worker.early_signals = server.SIG_QUEUE
+    make_files(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
 
 
 def post_worker_init(worker: Any) -> None:

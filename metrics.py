@@ -5,11 +5,16 @@ them up; the variable must be set before this module is imported (`gunicorn.conf
 `model` is only ever a known model or `unknown`, so that no client can grow the label set.
 """
 
+import os
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 UNKNOWN_MODEL: Final = "unknown"
+#: A process's files, by the kinds of metrics below.
+FILES: Final = ("counter", "histogram", "gauge_livesum", "gauge_livemin")
+_FILE_BYTES = 65_536
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 
@@ -58,3 +63,21 @@ SKIPPED = Counter(
     ["reason"],
 )
 STREAM_BYTES = Counter("gateway_stream_bytes", "Bytes of answers passed on to clients.")
+
+
+def make_files(directory: Path) -> None:
+    """Make this process's files, before it counts anything and each at once with its size.
+
+    `prometheus_client` makes them where they are missing, but empty first: whoever adds up in that
+    moment fails. Those of a former process with this id are kept, and counted on. Raises `OSError`.
+    """
+    pid = os.getpid()
+    new = directory / f"new-metrics-{pid}"
+    for kind in FILES:
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        os.truncate(new, _FILE_BYTES)
+        path = directory / f"{kind}_{pid}.db"
+        if not path.exists():
+            new.rename(path)
+    new.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from tests.e2e.conftest import GatewayFactory
 from tests.e2e.place import Place, place
 from tests.e2e.test_pod_life import events
 from tests.harness import GatewayProcess, wait_for
-from tests.wire import Wire, behaving
+from tests.wire import Wire, behaving, chat_body, post
 
 WORKERS = 3
 
@@ -46,6 +46,24 @@ def test_every_worker_tells_the_counts_of_all(town: Place) -> None:
     assert asked_of_every_worker(town.gateway, "/metrics", line) == {f"{line} 30.0"}
     count = 'gateway_request_seconds_count{model="counted"}'
     assert asked_of_every_worker(town.gateway, "/metrics", count) == {f"{count} 30.0"}
+
+
+def test_no_worker_makes_a_file_while_another_may_read_it(town: Place) -> None:
+    """It would be empty for a moment, and `/metrics` fail."""
+    (directory,) = town.gateway.log_file.parent.glob(f"gateway-{town.gateway.process.pid}-*")
+
+    def files() -> set[tuple[str, int]]:
+        return {(path.name, path.stat().st_ino) for path in directory.glob("*.db")}
+
+    before = files()
+    assert len(before) >= 4 * WORKERS
+    model = town.deploy("first", pods=2, engine=Engine(tokens=1))
+    for how in ("close-before-head", "reset-after-head", ""):
+        for _ in range(10):
+            town.exchange(behaving(how, model.name) if how else post(chat_body(model.name)))
+    town.exchange(post(b"{"))
+    assert "gateway_retries_total" in town.gateway.get("/metrics").text
+    assert files() == before
 
 
 def test_endpoints_are_counted_once_however_many_workers_know_them(town: Place) -> None:
