@@ -1,5 +1,6 @@
 """HTTP/1.1 response bodies as bytes (RFC 9112): the framings, read strictly, without I/O."""
 
+import functools
 import re
 from typing import Final, Protocol
 
@@ -196,6 +197,22 @@ class ChunkedBody:
             self.complete = True
         elif self._trailer_bytes > _MAX_TRAILER_BYTES or _FIELD.fullmatch(text) is None:
             raise ProtocolError("invalid trailers")
+
+
+#: Bytes of a chunk's beginning that `short_chunk` looks at: a size line of up to three digits.
+SHORT_CHUNK_START: Final = 5
+
+
+@functools.lru_cache(4096)
+def short_chunk(start: bytes) -> tuple[int, int]:
+    """How long the plain chunk that begins with `start` is: with its framing, and its content.
+
+    (-1, -1) if its size line is not in these few bytes whole, or says that it is the last one.
+    Remembered: the sizes of an answer's tokens are always the same few.
+    """
+    found = _SIZE.match(start)
+    size = int(found[1], 16) if found else 0
+    return (found.end() + size + 2, size) if found and size else (_NOT_WHOLE, _NOT_WHOLE)
 
 
 def whole_chunks(data: bytes) -> int:

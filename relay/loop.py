@@ -13,6 +13,8 @@ from relay.stream import Stream
 from relay.timers import Timers
 
 _READ = select.EPOLLIN
+#: Of what an endpoint sent the kernel tells once: looking whether it was taken costs it each time.
+_MORE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITE = select.EPOLLOUT
 #: Seconds after which a client whose stream was broken off must have taken the rest of it.
@@ -62,8 +64,7 @@ class Relay:
         for fd, event in events:
             stream = reading.get(fd)
             if stream is not None:
-                stream.pull(now)
-                if stream.pending or stream.outcome is not None:
+                if stream.pull(now) or event != _READ:
                     self._settle(stream, now)
             elif (stream := clients.get(fd)) is not None:
                 self._client_event(stream, event, now)
@@ -103,8 +104,10 @@ class Relay:
             self._epoll.modify(stream.client.fileno(), _GONE)
             stream.waits = False
             self._reading[fd] = stream
-            self._epoll.register(fd, _READ)
+            self._epoll.register(fd, _MORE)
             stream.last_moved = now
+        elif not stream.pending:
+            self._epoll.modify(fd, _MORE)  # there may be more, which nothing would tell again
 
     def _let_go(self, stream: Stream) -> None:
         """Nothing more is wanted of the endpoint, although its client may have to get something."""
@@ -210,7 +213,7 @@ class Relay:
         self._clients[client.fileno()] = stream
         self._epoll.register(client, _GONE)
         self._reading[upstream.fileno()] = stream
-        self._epoll.register(upstream, _READ)
+        self._epoll.register(upstream, _MORE)
         stream.begin(raw[:head], raw[head:], now)
         if stream.pending or stream.outcome is not None:
             self._settle(stream, now)

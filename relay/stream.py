@@ -3,7 +3,16 @@
 import socket
 from collections.abc import Callable, Mapping
 
-from relay.bodies import Body, ChunkedBody, ClosedBody, LengthBody, Truncated, whole_chunks
+from relay.bodies import (
+    SHORT_CHUNK_START,
+    Body,
+    ChunkedBody,
+    ClosedBody,
+    LengthBody,
+    Truncated,
+    short_chunk,
+    whole_chunks,
+)
 from relay.messages import Order, Outcome, Report
 from relay.sockets import untaken
 
@@ -24,9 +33,9 @@ class Stream:
     """
 
     __slots__ = (
-        *("_body", "_chunked", "client", "events", "first", "last_moved", "number", "order"),
-        *("outcome", "owner", "pending", "reason", "receive", "send", "size", "timer_at"),
-        *("untaken", "upstream", "waits"),
+        *("_between_chunks", "_body", "_chunked", "client", "events", "first", "last_moved"),
+        *("number", "order", "outcome", "owner", "pending", "reason", "receive", "send", "size"),
+        *("timer_at", "untaken", "upstream", "waits"),
     )
 
     def __init__(
@@ -55,6 +64,7 @@ class Stream:
         self.waits = False
         self.untaken = 0
         self._chunked = order.framing != "length"
+        self._between_chunks = order.framing == "chunked"
         self._body: Body
         if order.framing == "length":
             self._body = LengthBody(order.length)
@@ -70,34 +80,46 @@ class Stream:
             self._end("complete")
         self._pass_on(head + out)
 
-    def pull(self, now: float) -> None:
-        """The endpoint has sent something, or ended."""
+    def pull(self, now: float) -> bool:
+        """The endpoint has sent something, or ended.
+
+        False if the stream waits for more of it, as before, and nothing else.
+        """
         try:
             data = self.receive(_RECEIVE_BYTES)
+            self.last_moved = now
+            if self._between_chunks:
+                length, size = short_chunk(data[:SHORT_CHUNK_START])
+                if length == len(data) and data.endswith(b"\r\n"):  # a token, as nearly always
+                    self.size += size
+                    if self.first is None:
+                        self.first = now
+                    self._pass_on(data)
+                    return bool(self.pending or self.outcome)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self.fail("died", f"{error.strerror}", now)
-            return
-        self.last_moved = now
+            return True
         if not data:
             self._upstream_closed(now)
-            return
-        out = self._take(data, now)
-        if out:
+        elif out := self._take(data, now):
             self._pass_on(out)
+        return bool(self.pending or self.outcome) or len(data) == _RECEIVE_BYTES
 
     def _take(self, data: bytes, now: float) -> bytes:
         """What of `data` goes to the client, framed for it."""
-        body = self._body
-        if type(body) is ChunkedBody and body.between_chunks:
+        if self._between_chunks:
             size = whole_chunks(data)
             if size > 0:
                 self.size += size
                 if self.first is None:
                     self.first = now
                 return data
+        body = self._body
         content = body.feed(data)
+        if type(body) is ChunkedBody:
+            self._between_chunks = body.between_chunks
         if content:
             self.size += len(content)
             if self.first is None:
