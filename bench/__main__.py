@@ -83,10 +83,10 @@ def _run(options: argparse.Namespace, notes: list[str]) -> Runs:
             label = f"[{number + 1}/{options.rounds}]"
             for name in options.scenario:
                 scenario = SCENARIOS[name]
-                for target in targets.values():
-                    if target.name in scenario.targets:
-                        found = _measured(scenario, target, model, options.seconds, label)
-                        runs.setdefault((name, target.name), []).append(found)
+                chosen = [each for each in targets.values() if each.name in scenario.targets]
+                for target in chosen * scenario.times:
+                    found = _measured(scenario, target, model, options.seconds, label)
+                    runs.setdefault((name, target.name), []).append(found)
     return runs
 
 

@@ -1,5 +1,9 @@
 """The load generator for streams: one epoll loop that reads tokens and notes how long each took.
 
+A token has arrived when the kernel says so (`SO_TIMESTAMPNS`): by the time this process gets a
+CPU and reads it, others have had theirs, and on a busy machine that wait is longer than the way
+through a proxy.
+
 Run as a process of its own: `python -m bench.load` reads a plan from standard input and prints
 what it saw, both as JSON.
 """
@@ -8,6 +12,7 @@ import gc
 import json
 import select
 import socket
+import struct
 import sys
 import time
 from collections import Counter
@@ -19,6 +24,10 @@ from bench.wire import DONE, EVENT_ENDS, LAST_CHUNK, STAMP, STAMP_BYTES, request
 
 #: Seconds that streams may take longer than planned before they count as errors.
 PATIENCE = 10.0
+#: socket(7), as Linux has it on all 64-bit machines; Python has no name for it.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@qq")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class StreamLoad:
         self._opened = 0
         self._ramped = 0
         self._again = False
+        self._realtime = 0  # what the kernel's times have on CLOCK_MONOTONIC, nanoseconds
 
     def run(self) -> dict[str, object]:
         """Open every stream, read all of them to their ends, and report."""
@@ -78,7 +88,9 @@ class StreamLoad:
                 self._open()
             self._again = now < started + plan.again
             wait = started + self._ramped * gap - now if self._ramped < plan.streams else 1.0
-            for fd, _ in self._epoll.poll(max(0.0, wait), 512):
+            events = self._epoll.poll(max(0.0, wait), 512)
+            self._realtime = time.time_ns() - time.monotonic_ns()
+            for fd, _ in events:
                 self._step(fd, self._running[fd])
         return self._report(time.monotonic() - started)
 
@@ -86,6 +98,7 @@ class StreamLoad:
         self._opened += 1
         sock = socket.socket()
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.connect_ex(("127.0.0.1", self._plan.port))
         self._running[sock.fileno()] = Stream(sock)
         self._epoll.register(sock, select.EPOLLOUT)
@@ -97,14 +110,22 @@ class StreamLoad:
                 stream.asked = time.monotonic_ns()
                 self._epoll.modify(fd, select.EPOLLIN)
                 return
-            data = stream.sock.recv(16_384)
+            data, ancillary, _, _ = stream.sock.recvmsg(16_384, _ANCILLARY_BYTES)
         except OSError as error:
             self._end(fd, stream, type(error).__name__)
             return
         if data:
-            self._read(fd, stream, data, time.monotonic_ns())
+            self._read(fd, stream, data, self._arrival(ancillary))
         else:
             self._end(fd, stream, "cut off")
+
+    def _arrival(self, ancillary: list[tuple[int, int, bytes]]) -> int:
+        """When the kernel got what was just read; now, if it does not say."""
+        for _, kind, content in ancillary:
+            if kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(content)
+                return int(seconds * 1_000_000_000 + nanoseconds - self._realtime)
+        return time.monotonic_ns()
 
     def _read(self, fd: int, stream: Stream, data: bytes, now: int) -> None:
         if stream.rest:

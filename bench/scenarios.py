@@ -18,6 +18,8 @@ class Scenario:
     clients: int = 0
     share: float = 1.0
     ramp: float = 2.0
+    #: How often each target is measured in a round, in turns; where moments decide, as with p99.
+    times: int = 1
     #: Seconds that one stream lasts where they are short and follow each other; else 0.
     short: float = 0.0
 
@@ -37,7 +39,13 @@ SCENARIOS = {
         ),
         Scenario("streams-1000", "1,000 streams of 50 tokens/s", PROXIES, streams=1000),
         Scenario(
-            "mixed", "300 streams of 50 tokens/s + 8 clients", PROXIES, streams=300, clients=8
+            "mixed",
+            "300 streams of 50 tokens/s + 8 clients",
+            PROXIES,
+            streams=300,
+            clients=8,
+            share=2.0,
+            times=3,
         ),
         Scenario(
             "idle-2000",
