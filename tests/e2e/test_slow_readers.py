@@ -36,7 +36,15 @@ def here(
 
 
 def wait_until_it_is_paused(pod: Pod) -> None:
-    wait_for(lambda: bytes_left_unread(pod) > 100_000, "the gateway leaves the pod's answer unread")
+    """How much is left unread then is for the kernel to say; while it reads, that changes."""
+    looks = [0]
+
+    def stays_unread() -> bool:
+        looks.append(bytes_left_unread(pod))
+        time.sleep(0.05)
+        return looks[-1] == looks[-2] > 0
+
+    wait_for(stays_unread, "the gateway leaves the pod's answer unread")
 
 
 def lazy_reader(stack: ExitStack, port: int, request: bytes, mark: bytes) -> tuple[Wire, bytes]:
