@@ -25,7 +25,7 @@ ALLOWED = {
     "parts": {"cache", "peers", "proxy", "routing", "settings"},
     "status": {"cache", "exposition", "parts"},
     "gateway": {"cache", "exposition", "parts", "proxy", "settings", "status"},
-    "gunicorn.conf": {"cache", "gateway", "logs", "settings"},
+    "gunicorn.conf": {"cache", "gateway", "logs", "metrics", "settings"},
     "cache": {"cache", "metrics"},
     "routing": {"cache", "routing"},
     "proxy": {"cache", "metrics", "proxy", "relay", "routing"},
