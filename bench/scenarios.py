@@ -32,10 +32,11 @@ SCENARIOS = {
         Scenario("streams-100", "100 streams of 50 tokens/s", (*ALL[:4], *ALL[5:]), streams=100),
         Scenario(
             "streams-500",
-            "500 streams of 50 tokens/s, a minute each",
+            "500 streams of 50 tokens/s",
             (*PROXIES[:3], *ALL[5:]),
             streams=500,
-            share=6.0,
+            share=2.0,
+            times=3,
         ),
         Scenario("streams-1000", "1,000 streams of 50 tokens/s", PROXIES, streams=1000),
         Scenario(
@@ -44,7 +45,7 @@ SCENARIOS = {
             PROXIES,
             streams=300,
             clients=8,
-            share=2.0,
+            share=3.0,
             times=3,
         ),
         Scenario(

@@ -19,6 +19,7 @@ from bench.figures import quantile
 from bench.wire import ANSWER, STREAM_END, STREAM_HEAD, TOKEN
 
 STDIN = 0
+TICK = 1_000_000
 GOLDEN = 0.6180339887498949
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _WISH = re.compile(rb"Write (\d+) tokens at ([\d.]+) a second")
@@ -47,6 +48,15 @@ class Stream:
         self.interval = int(1e9 / rate)
 
 
+def _tick(at: int) -> int:
+    """Round up to the next millisecond: what is due within one leaves together, whoever asks.
+
+    A loop that sent whatever is due in each of its turns would send one by one behind a proxy
+    that keeps it turning with other requests, and in heaps behind one that does not.
+    """
+    return -(-at // TICK) * TICK
+
+
 class Upstream:
     """Answers requests on a loopback port of its own choice."""
 
@@ -65,7 +75,8 @@ class Upstream:
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(STDIN, select.EPOLLIN)
         while True:
-            for fd, events in self._epoll.poll(self._wait(), 512):
+            self._wait()
+            for fd, events in self._epoll.poll(0 if self._due else None, 512):
                 if fd == STDIN:
                     return
                 connection = self._connections.get(fd)
@@ -77,10 +88,11 @@ class Upstream:
                     self._receive(connection)
             self._send_due()
 
-    def _wait(self) -> float | None:
-        if not self._due:
-            return None
-        return max(0.0, (self._due[0][0] - time.monotonic_ns()) / 1e9)
+    def _wait(self) -> None:
+        """Wait until a token is due or something arrives; epoll's own clock ticks too coarsely."""
+        if self._due:
+            left = (self._due[0][0] - time.monotonic_ns()) / 1e9
+            select.select((self._epoll,), (), (), max(0.0, left))
 
     def _accept(self) -> None:
         while True:
@@ -152,7 +164,7 @@ class Upstream:
             if ticket >= 0:
                 at += int(stream.interval * (ticket * GOLDEN % 1.0))
                 ticket = -1 - ticket  # its phase is set
-            heapq.heapreplace(due, (at + stream.interval, ticket, stream))
+            heapq.heapreplace(due, (_tick(at + stream.interval), ticket, stream))
 
     def _write(self, connection: Connection, data: bytes) -> None:
         if connection.backlog:
