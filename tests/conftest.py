@@ -40,3 +40,15 @@ def listener() -> Iterator[socket.socket]:
 def endpoint(listener: socket.socket) -> Endpoint:
     """The endpoint that `listener` is."""
     return Endpoint("127.0.0.1", listener.getsockname()[1])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests have measured, as they gave them to `record_property`."""
+    figures = [
+        f"{name}: {value}"
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(figures))
