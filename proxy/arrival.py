@@ -5,16 +5,18 @@ framing decides how the body is taken.
 """
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import InvalidRequestLine, NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
 
 from proxy.errors import GatewayError
 from proxy.plain_heads import read_plain
+from proxy.rules import LawfulRequest
 from proxy.upload import not_chunked, too_large
 from relay.bodies import ChunkedBody
 
@@ -22,6 +24,8 @@ from relay.bodies import ChunkedBody
 #: no more either.
 MOST_READ_IN_VAIN: Final = 65_536
 _PIECE_BYTES: Final = 8192
+#: How no method begins, and no empty line before it: TLS on the wrong port, for one.
+_NO_METHOD = re.compile(rb"[^\r!$%&'*+.^_`|~0-9A-Z-]")
 
 #: Whether the body of a request is wanted, by its method, path and `Authorization`.
 WantsBody = Callable[[str, str, str | None], bool]
@@ -127,7 +131,8 @@ class Arrival:
     def feed(self, data: bytes) -> Incoming | None:
         """Take what was received; return the request that is complete with it.
 
-        Raises `gunicorn.http.errors.ParseException` for a head that is none.
+        Raises `gunicorn.http.errors.ParseException` for a head that is none, `GatewayError` for one
+        that breaks a rule of `proxy.rules`.
         """
         if self._request is not None:
             return self._feed_body(data)
@@ -157,10 +162,10 @@ class Arrival:
             self._request, self._left = plain
             return
         memory = _Memory(head, len(head))
-        request: Any = Request(self._config, memory, self._address, self._number)
+        request: Any = LawfulRequest(self._config, memory, self._address, self._number)
         reader = request.body.reader
         if type(reader) is ChunkedReader:
-            self._chunks = ChunkedBody()
+            self._chunks = ChunkedBody(exact=True)
         else:
             self._left = reader.length
         self._request = request
@@ -171,9 +176,13 @@ class Arrival:
         self._searched = max(0, len(self._held) - 3)
         new = self._held[before - 1 if before and self._held[before - 1] == 13 else before :]
         bare_line_end = new.count(b"\n") != new.count(b"\r\n")
+        line_end = self._held.find(b"\r\n", 2 if self._held.startswith(b"\r\n") else 0)
         line_limit = self._config.limit_request_line + 4
+        if not before and _NO_METHOD.match(self._held):
+            raise InvalidRequestLine("it begins with no method")
         if (
             bare_line_end
+            or line_end > max(before - 2, -1)  # the request line is there now
             or before <= line_limit < len(self._held)
             or len(self._held) > self._most_head
         ):

@@ -27,13 +27,14 @@ class Call:
 
     `path` is what it was matched by; `uri` is what the request line says. `fields` have names such
     as `Content-Type`; those that came twice are joined by commas (RFC 9110 §5.3). `input` ends by
-    itself where `input_ends`, else `Content-Length` says where.
+    itself where `input_ends`, else `Content-Length` says where. Its `repr` shows nothing that could
+    be a secret.
     """
 
     method: str
     path: str
-    uri: str
-    fields: Mapping[str, str]
+    uri: str = field(repr=False)
+    fields: Mapping[str, str] = field(repr=False)
     scheme: str
     remote: str
     input: Input

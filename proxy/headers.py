@@ -7,10 +7,11 @@ from typing import Final
 
 Fields = Iterable[tuple[str, str]]
 
-#: Fields about one connection only (RFC 9110 §7.6.1).
+#: Fields about one connection only (RFC 9110 §7.6.1, RFC 7540 §3.2.1).
 HOP_BY_HOP: Final = frozenset(
     {
         "connection",
+        "http2-settings",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
@@ -58,7 +59,7 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
     lines = [f"{name}: {value}\r\n" for name, value in own.items()]
     for name, value in fields:
         lowered = name.lower()
-        if lowered not in dropped and not lowered.startswith("x-forwarded-"):
+        if lowered not in dropped and not lowered.startswith("x-forwarded"):
             lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1")
 

@@ -31,7 +31,7 @@ def refusal(request: Any, address: Any, error: BaseException) -> bytes:
         status = known.kind.status
         reason = HTTPStatus(status).phrase
     elif request is None and isinstance(error, errors.ParseException):
-        status, reason = _NOT_HTTP.get(type(error), (400, "Bad Request"))
+        status, reason = _status_of(error)
         known = GatewayError("bad_request", f"this is no valid request: {type(error).__name__}")
     else:
         known = GatewayError("internal_error", "the gateway failed; its log says why")
@@ -40,6 +40,13 @@ def refusal(request: Any, address: Any, error: BaseException) -> bytes:
         log.warning("%s from %s", known.message, address[0] if address else "a local client")
     ERRORS.labels(known.code).inc()
     return _answer(status, reason, known)
+
+
+def _status_of(error: errors.ParseException) -> tuple[int, str]:
+    """Status and reason for what is no valid request, or one that asks for too much."""
+    if isinstance(error, errors.InvalidHTTPVersion) and isinstance(error.version, tuple):
+        return 505, "HTTP Version Not Supported"  # it is a version, but none of ours
+    return _NOT_HTTP.get(type(error), (400, "Bad Request"))
 
 
 def _answer(status: int, reason: str, error: GatewayError) -> bytes:

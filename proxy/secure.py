@@ -8,6 +8,7 @@ from gunicorn import util
 from gunicorn.workers.gthread import TConn
 
 from proxy.arrival import MOST_READ_IN_VAIN
+from proxy.rules import LawfulRequest
 
 
 class ClientConnection(TConn):
@@ -23,6 +24,12 @@ class ClientConnection(TConn):
     ) -> None:
         super().__init__(config, client, address, server)
         self._linger = linger
+
+    def init(self) -> None:
+        """Make it ready to be read; its requests obey our rules too."""
+        super().init()
+        parser: Any = self.parser
+        parser.mesg_class = LawfulRequest
 
     def close(self, graceful: bool = False) -> None:
         """Close it; `graceful` lets the client read what was sent."""

@@ -1,4 +1,4 @@
-"""HTTP/1.1 response bodies as bytes (RFC 9112): the framings, read strictly, without I/O."""
+"""HTTP/1.1 bodies as bytes (RFC 9112): the framings, read strictly, without I/O."""
 
 import functools
 import re
@@ -6,9 +6,24 @@ from typing import Final, Protocol
 
 _MAX_CHUNK_LINE: Final = 4096
 _MAX_TRAILER_BYTES: Final = 65_536
+#: Bytes by which the lines between a request's chunks may go beyond `_FAIR_LINE` each and twice the
+#: content: extensions, which nobody needs, are work for nothing (RFC 9112 §7.1.1).
+_MAX_EXCESS: Final = 16_384
+_FAIR_LINE: Final = 16
 
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+# A request's chunk, by the letter of RFC 9112 §7.1: space only around extensions, and these whole.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_VALUE = rb"(?:" + _TOKEN + rb"|" + _QUOTED + rb")"
+_EXTENSION = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*" + _VALUE + rb")?"
+_EXACT_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
+#: Fields by which a message is framed, routed or admitted: never in trailers (RFC 9110 §6.5.1).
+_NEVER_TRAILERS: Final = frozenset(
+    {b"authorization", b"content-length", b"host", b"te", b"trailer", b"transfer-encoding"}
+)
 
 #: A chunk's size without extensions; what is longer goes through the strict reader.
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
@@ -16,7 +31,7 @@ _NOT_WHOLE: Final = -1
 
 
 class ProtocolError(Exception):
-    """What the upstream sent is not a valid HTTP/1.1 response."""
+    """What was received is not valid HTTP/1.1."""
 
 
 class Truncated(Exception):
@@ -24,7 +39,7 @@ class Truncated(Exception):
 
 
 class Body(Protocol):
-    """A response's body as it arrives.
+    """A body as it arrives.
 
     `complete` says that all of it has been fed, `error` that what came can't be right; after
     either nothing more is to be fed. `reusable` says whether its connection may carry another
@@ -99,7 +114,8 @@ class ClosedBody:
     def _look_for_end(self, seen: bytes) -> None:
         if not self._in_last_event:
             last_event = self._LAST_EVENT.search(seen)
-            self._sees_end = self._DONE.search(seen) is not None
+            before = len(seen) if last_event is None else last_event.start()
+            self._sees_end = self._DONE.search(seen, 0, before) is not None
             if last_event is None:
                 self._seen = seen[seen.rfind(b"\n") + 1 :][: self._LONGEST_LINE]
                 return
@@ -116,9 +132,16 @@ class ClosedBody:
 
 
 class ChunkedBody:
-    """A chunked body (RFC 9112 §7.1); extensions and trailers are checked and dropped."""
+    """A chunked body (RFC 9112 §7.1); extensions and trailers are checked and dropped.
 
-    def __init__(self) -> None:
+    An `exact` one, which is a request's, has nothing that the grammar lacks and no trailer that
+    would change how it is read: before its client may stand a proxy that reads it differently, and
+    what is left over between the two is a request that nobody sent.
+    """
+
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
+        self._chunk = _EXACT_CHUNK if exact else _CHUNK
         self.complete = False
         self.error: ProtocolError | None = None
         self.reusable = True
@@ -127,6 +150,7 @@ class ChunkedBody:
         self._ends_chunk = False  # the CRLF after a chunk's data comes next
         self._in_trailers = False
         self._trailer_bytes = 0
+        self._excess = 0
 
     @property
     def between_chunks(self) -> bool:
@@ -185,18 +209,29 @@ class ChunkedBody:
         elif self._in_trailers:
             self._trailer(text)
         else:
-            size = _CHUNK.fullmatch(text)
+            size = self._chunk.fullmatch(text)
             if size is None:
                 raise ProtocolError(f"invalid chunk size {text[:40]!r}")
             self._left = int(size[1], 16)
             self._in_trailers = self._left == 0
+            if self._exact:
+                self._bound_excess(len(text))
+
+    def _bound_excess(self, length: int) -> None:
+        self._excess = max(0, self._excess + length - _FAIR_LINE - 2 * self._left)
+        if self._excess > _MAX_EXCESS:
+            raise ProtocolError("the chunk extensions are too long")
 
     def _trailer(self, text: bytes) -> None:
         self._trailer_bytes += len(text)
         if not text:
             self.complete = True
-        elif self._trailer_bytes > _MAX_TRAILER_BYTES or _FIELD.fullmatch(text) is None:
+            return
+        field = _FIELD.fullmatch(text)
+        if field is None or self._trailer_bytes > _MAX_TRAILER_BYTES:
             raise ProtocolError("invalid trailers")
+        if self._exact and field[1].lower() in _NEVER_TRAILERS:
+            raise ProtocolError(f"a trailer named {field[1].decode()}")
 
 
 #: Bytes of a chunk's beginning that `short_chunk` looks at: a size line of up to three digits.

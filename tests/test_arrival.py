@@ -52,7 +52,7 @@ REQUESTS = {
     "in chunks": post(in_chunks(chat_body()[:5], chat_body()[5:]), "Transfer-Encoding: chunked"),
     "without a body": post(b"", method="GET"),
     "after an empty line": b"\r\n" + post(),
-    "without fields": b"GET / HTTP/1.1\r\n\r\n",
+    "without fields": b"GET / HTTP/1.0\r\n\r\n",
 }
 
 
@@ -102,6 +102,10 @@ MALFORMED = {
     b"GET / HTTP/1.1\n": errors.InvalidRequestLine,
     b"GET / HTTP/1.1\r\nX: a\n": errors.InvalidHeader,
     b"GET /" + b"a" * 9000: errors.LimitRequestLine,
+    b"GET /\r\n": errors.InvalidRequestLine,
+    b"\r\nGET / HTTP/2.0\r\n": errors.InvalidHTTPVersion,
+    b"\x16\x03\x01\x02\x00\x01": errors.InvalidRequestLine,
+    b" GET /": errors.InvalidRequestLine,
     b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 101 + b"\r\n": errors.LimitRequestHeaders,
     b"GET / HTTP/1.1\r\nX: " + b"a" * 900_000: errors.LimitRequestHeaders,
     b"GET / HTTP/1.1\r\nExpect: more\r\n\r\n": errors.ExpectationFailed,

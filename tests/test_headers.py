@@ -50,6 +50,7 @@ def test_fields_about_one_connection_pass_in_neither_direction(name: str) -> Non
         "X-Forwarded-Port",
         "X-Forwarded-Client-Cert",
         "x-forwarded-user",
+        "X-Forwarded",
         "X-Real-IP",
         "Host",
         "Content-Length",

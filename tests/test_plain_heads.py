@@ -1,16 +1,17 @@
-"""What is read in one go is read as gunicorn would, and what is odd is left to it."""
+"""What is read in one go is read as gunicorn and the rules would; what is odd is left to them."""
 
 from typing import Any
 
 import pytest
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
-from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.errors import GatewayError
 from proxy.plain_heads import read_plain
+from proxy.rules import LawfulRequest
 from tests.test_arrival import ADDRESS, CONFIG
 from tests.wire import post
 
@@ -21,7 +22,7 @@ COMPARED = (
 
 
 def by_gunicorn(head: bytes) -> Any:
-    return Request(CONFIG, IterUnreader([head]), ADDRESS, 7)
+    return LawfulRequest(CONFIG, IterUnreader([head]), ADDRESS, 7)
 
 
 def check_the_same(head: bytes) -> bool:
@@ -57,7 +58,7 @@ def head_of(*lines: str) -> bytes:
         ["host:a", "ACCEPT: */*", "authorization: Bearer abc", "content-length: 0"],
         ["Host: [::1]:80", "Connection: keep-alive"],
         ["Host: a", "Connection: close", "X-Forwarded-Proto: https", "X-Forwarded-For: 1.2.3.4"],
-        ["A: b c  d", "B: :", "C: a:b"],
+        ["Host: a.b:8", "A: b c  d", "B: :", "C: a:b"],
     ],
 )
 def test_what_clients_send_is_read_in_one_go(lines: list[str]) -> None:
@@ -102,6 +103,11 @@ def test_what_is_odd_is_left_to_gunicorn(line: str) -> None:
     assert read_plain(head_of("Host: a", line), CONFIG, ADDRESS, 7) is None
 
 
+@pytest.mark.parametrize("host", [None, "Host: a b", "Host: u@a", "Host: a/b", "Host: [::g]"])
+def test_so_is_a_request_without_a_valid_host(host: str | None) -> None:
+    assert read_plain(head_of(*filter(None, [host]), "X: a"), CONFIG, ADDRESS, 7) is None
+
+
 @pytest.mark.parametrize(
     "first",
     [
@@ -122,9 +128,12 @@ def test_other_request_lines_are_too(first: str) -> None:
 
 
 def test_so_are_heads_near_a_limit() -> None:
-    assert read_plain(head_of(*(f"H{n}: x" for n in range(101))), CONFIG, ADDRESS, 7) is None
-    assert check_the_same(head_of(*(f"H{n}: x" for n in range(100))))
-    assert read_plain(head_of("X: " + "x" * 9000), CONFIG, ADDRESS, 7) is None
+    assert (
+        read_plain(head_of("Host: a", *(f"H{n}: x" for n in range(100))), CONFIG, ADDRESS, 7)
+        is None
+    )
+    assert check_the_same(head_of("Host: a", *(f"H{n}: x" for n in range(99))))
+    assert read_plain(head_of("Host: a", "X: " + "x" * 9000), CONFIG, ADDRESS, 7) is None
 
 
 NAMES = st.sampled_from(
@@ -139,11 +148,16 @@ VALUES = st.one_of(
 )
 SEPARATORS = st.sampled_from([": ", ":", ":  ", " : ", ""])
 LINES = st.lists(st.tuples(NAMES, SEPARATORS, VALUES).map("".join), max_size=6)
+HOSTS = st.one_of(
+    st.just("a.test"),
+    st.text("ab1.:[]%@/_-~!$&'()*+,;=v", max_size=9),
+    st.text(st.characters(max_codepoint=255), max_size=4),
+)
 
 
-@given(LINES)
-def test_whatever_is_read_in_one_go_gunicorn_reads_the_same(lines: list[str]) -> None:
-    check_the_same(head_of(*lines))
+@given(HOSTS, LINES)
+def test_whatever_is_read_in_one_go_gunicorn_reads_the_same(host: str, lines: list[str]) -> None:
+    check_the_same(head_of(f"Host: {host}", *lines))
 
 
 @given(st.binary(max_size=4), st.integers(0, 80))
@@ -152,5 +166,5 @@ def test_one_odd_piece_is_enough(piece: bytes, at: int) -> None:
     head = raw[:at] + piece + raw[at:]
     try:
         check_the_same(head)
-    except ParseException:
-        raise AssertionError("gunicorn refuses what was taken") from None
+    except (ParseException, GatewayError):
+        raise AssertionError("what was taken is refused") from None

@@ -46,6 +46,7 @@ PRIVATE = [
 ]
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("target", PRIVATE)
 def test_no_other_spelling_and_no_other_path_reaches_a_pod(here: Place, target: str) -> None:
     pods = here.cluster.models["llama"].pods
@@ -56,6 +57,7 @@ def test_no_other_spelling_and_no_other_path_reaches_a_pod(here: Place, target: 
     assert len(seen_by(*pods)) == before
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     "header",
     ["Host: 127.0.0.1:9", "X-Forwarded-Host: other", "X-Original-URL: /v1/load_lora_adapter",
