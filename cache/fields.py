@@ -6,7 +6,12 @@ Optional ones become plain. `TypeError` tells of any other shape than the API ty
 import ipaddress
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_IPV4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")  # deprecated by RFC 4291 §2.5.5.1
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class UnusableAddress(Exception):
@@ -69,11 +74,32 @@ def target_address(address: object, allow_loopback: bool) -> str:
 @lru_cache(maxsize=65_536)
 def _canonical_target(address: str, allow_loopback: bool) -> str | None:
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped or ip.scope_id is not None):
+    if _is_never_a_target(ip, allow_loopback):
         return None
+    return str(ip)
+
+
+def _is_never_a_target(ip: IPAddress, allow_loopback: bool) -> bool:
+    # A zone is one node's own. What is IPv4 in disguise belongs into a slice of IPv4.
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.scope_id is not None or ip.ipv4_mapped):
+        return True
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
-        return None
-    return str(ip) if allow_loopback or not ip.is_loopback else None
+        return True
+    if ip.is_loopback:
+        return not allow_loopback
+    if isinstance(ip, ipaddress.IPv4Address):
+        return False
+    # What leads through a translator or a tunnel ends at the IPv4 address in it, so that is judged.
+    # Loopback there is another machine's. A network's own translation prefix can't be known.
+    within = _ipv4_behind(ip)
+    return ip in _IPV4_COMPATIBLE or (within is not None and _is_never_a_target(within, False))
+
+
+def _ipv4_behind(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to `ip` end at: NAT64 (RFC 6052), 6to4 or Teredo."""
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
 def choose_port(ports: list[Any], labelled: object, name: str) -> int | None:

@@ -120,6 +120,17 @@ def test_what_can_not_be_a_name_never_reaches_a_header(field: str, name: object)
         ("::ffff:10.0.0.1", None, False),
         ("::ffff:127.0.0.1", None, False),
         ("::ffff:169.254.169.254", None, False),
+        ("::10.0.0.1", None, False),
+        ("::169.254.169.254", None, False),
+        ("64:ff9b::a00:1", "64:ff9b::a00:1", True),  # 10.0.0.1 behind a translator
+        ("64:ff9b::169.254.169.254", None, False),
+        ("64:ff9b::127.0.0.1", None, False),
+        ("64:ff9b::", None, False),
+        ("2002:a00:1::7", "2002:a00:1::7", True),  # 10.0.0.1 behind a tunnel
+        ("2002:a9fe:a9fe::1", None, False),
+        ("2002:7f00:1::1", None, False),
+        ("2002:e000:1::", None, False),
+        ("2001:0:a00:1::5601:5601", None, False),  # Teredo to 169.254.169.254
     ],
 )
 def test_some_addresses_are_never_targets(
