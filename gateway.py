@@ -78,18 +78,24 @@ def source_of(settings: Settings) -> Source:
 def _add_models(app: GatewayApp) -> None:
     @app.get("/v1/models", provide_automatic_options=False)
     def list_models() -> ResponseReturnValue:
-        app.gateway.inference.authorize(request.headers.get("Authorization"))
+        _authorize(app)
         return jsonify(status.models(app.gateway))
 
     @app.get("/v1/models/<path:name>", provide_automatic_options=False)
     def get_model(name: str) -> ResponseReturnValue:
-        app.gateway.inference.authorize(request.headers.get("Authorization"))
+        _authorize(app)
         return jsonify(status.model(app.gateway, name.rstrip("/")))
+
+
+def _authorize(app: GatewayApp) -> None:
+    """Raise `GatewayError` unless the request being answered may be."""
+    app.gateway.inference.authorize(request.headers.get("Authorization"))
 
 
 def _add_probes(app: GatewayApp) -> None:
     registry = CollectorRegistry()
     registry.register(_collector(app.gateway))
+    protects_views = app.gateway.settings.protect_views
 
     @app.get("/healthz", provide_automatic_options=False)
     def healthz() -> ResponseReturnValue:
@@ -102,11 +108,15 @@ def _add_probes(app: GatewayApp) -> None:
 
     @app.get("/metrics", provide_automatic_options=False)
     def metrics() -> ResponseReturnValue:
+        if protects_views:
+            _authorize(app)
         return generate_latest(registry), {"Content-Type": CONTENT_TYPE_LATEST}
 
     @app.get("/status", provide_automatic_options=False)
     @app.get("/status.json", provide_automatic_options=False)
     def overview() -> ResponseReturnValue:
+        if protects_views:
+            _authorize(app)
         return jsonify(status.overview(app.gateway))
 
 

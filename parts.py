@@ -16,7 +16,7 @@ from peers import Facts, Peers
 from proxy.drain import Drain
 from proxy.forwarder import Forwarder
 from proxy.inference import INFERENCE_PATHS, InferenceHandler
-from proxy.keys import ApiKeys
+from proxy.keys import ApiKeys, UpstreamKey
 from proxy.pool import ConnectionPool
 from proxy.relayed import Limits, StreamRelay
 from proxy.spares import Spares
@@ -188,6 +188,7 @@ def _inference(
     forwarder = Forwarder(
         transport, RetryBudget(clock), retries=settings.retries, replay=settings.replay
     )
+    upstream_key = settings.upstream_api_key_file
     return InferenceHandler(
         router,
         forwarder,
@@ -199,5 +200,6 @@ def _inference(
         max_streams=settings.max_streams,
         relay=relay,
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
+        upstream_key=UpstreamKey(upstream_key) if upstream_key else None,
         clock=clock,
     )

@@ -139,6 +139,8 @@ class Settings:
     allow_loopback: bool = _setting("GATEWAY_ALLOW_LOOPBACK", _boolean, False)
     extra_paths: tuple[str, ...] = _setting("GATEWAY_EXTRA_PATHS", _paths, ())
     api_keys_file: str = _setting("GATEWAY_API_KEYS_FILE", _text, "")
+    protect_views: bool = _setting("GATEWAY_PROTECT_VIEWS", _boolean, False)
+    upstream_api_key_file: str = _setting("GATEWAY_UPSTREAM_API_KEY_FILE", _text, "")
     port: int = _setting("PORT", _integer(1, 65_535), 8080)
     workers: int = _setting("GATEWAY_WORKERS", _integer(1, 64), 1)
     threads: int = _setting("GATEWAY_THREADS", _integer(1, 4096), 256)
@@ -170,6 +172,9 @@ class Settings:
         if settings.cache_ttl <= settings.poll_seconds:
             allowed = f"more than GATEWAY_POLL_SECONDS, which is {settings.poll_seconds:g}"
             raise SettingsError("GATEWAY_CACHE_TTL", f"{settings.cache_ttl:g}", allowed)
+        if settings.protect_views and not settings.api_keys_file:
+            allowed = "false, unless GATEWAY_API_KEYS_FILE says which keys are valid"
+            raise SettingsError("GATEWAY_PROTECT_VIEWS", "true", allowed)
         return settings
 
     @property

@@ -25,6 +25,7 @@ KINDS: Final = MappingProxyType(
         "endpoints_unknown": Kind(503, _OVERLOADED, retry=True),
         "endpoints_stale": Kind(503, _OVERLOADED, retry=True),
         "upstream_unreachable": Kind(503, _OVERLOADED, retry=True),
+        "upstream_key_unknown": Kind(503, _OVERLOADED, retry=True),
         "gateway_overloaded": Kind(503, _OVERLOADED, retry=True),
         "gateway_draining": Kind(503, _OVERLOADED, retry=True),
         "model_not_found": Kind(404, _INVALID, param="model"),

@@ -1,5 +1,6 @@
 """An inference request from its arrival to the answer that goes back: the order of the steps."""
 
+import errno
 import logging
 import threading
 import time
@@ -21,7 +22,7 @@ from proxy.errors import GatewayError
 from proxy.failures import ClientLeft
 from proxy.forwarder import Forwarder
 from proxy.headers import for_client, request_id
-from proxy.keys import ApiKeys
+from proxy.keys import ApiKeys, UpstreamKey
 from proxy.places import Place
 from proxy.record import RequestRecord
 from proxy.relayed import StreamRelay
@@ -58,6 +59,8 @@ INFERENCE_PATHS = tuple(
         "audio/speech",
     )
 )
+#: Errors of a process, and of a machine, that has no file descriptor left.
+_OWN_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE})
 _CODES: dict[type[Exception], str] = {
     NoReadyEndpoints: "no_ready_endpoints",
     ModelUnknown: "model_not_found",
@@ -72,7 +75,8 @@ class InferenceHandler:
 
     At most `capacity` have a place at once, and `max_streams` the relay; one more is told so at
     once instead of waiting unseen. `retry_after` is in seconds, `max_body_bytes` bounds a request's
-    body, `keys` are checked where they are configured.
+    body, `keys` are checked where they are configured, and `upstream_key` is sent to endpoints
+    instead of what the client sent.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class InferenceHandler:
         max_streams: int,
         relay: StreamRelay | None = None,
         keys: ApiKeys | None = None,
+        upstream_key: UpstreamKey | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router = router
@@ -101,6 +106,8 @@ class InferenceHandler:
         self._max_streams = max_streams
         self._relay = relay
         self._keys = keys
+        self._upstream_key = upstream_key
+        self._dropped_fields = ("authorization",) if keys or upstream_key else ()
         self._clock = clock
 
     def handle(self, call: Call) -> Steps[Response]:
@@ -168,14 +175,17 @@ class InferenceHandler:
         model = self._router.known(self._model(call, content))
         record.names(model, strategy)
         candidates = self._router.candidates(model, strategy)
+        own_fields = _own_fields(call, record.request_id)
+        if self._upstream_key:
+            own_fields["Authorization"] = self._upstream_key.authorization()
         record.begins()
         answer = yield from self._forwarder.forward(
             InferenceRequest(
                 method=call.method,
                 target=target,
                 fields=tuple(call.fields.items()),
-                own_fields=_own_fields(call, record.request_id),
-                dropped_fields=("authorization",) if self._keys else (),
+                own_fields=own_fields,
+                dropped_fields=self._dropped_fields,
                 body=content,
                 replayable=not call.path.startswith("/v1/responses"),
                 caller=call.caller,
@@ -234,6 +244,8 @@ def failure_of(error: Exception, method: str, path: str) -> GatewayError:
         return GatewayError("unknown_path", f"there is nothing at {path}")
     if isinstance(error, HTTPException):
         return GatewayError("bad_request", error.description or error.name)
+    if isinstance(error, OSError) and error.errno in _OWN_SHORTAGES:
+        return GatewayError("gateway_overloaded", "the gateway has no file descriptor left")
     return GatewayError("internal_error", "the gateway failed; its log says why")
 
 

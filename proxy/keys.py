@@ -1,66 +1,104 @@
-"""API keys that clients must present, from a file that may change at any time."""
+"""API keys, from files that may change at any time: those of clients, and the one for endpoints."""
 
 import hashlib
 import hmac
 import logging
-import os
-from pathlib import Path
+import re
+from typing import Final
+
+from proxy.errors import GatewayError
+from proxy.watched import Unusable, WatchedFile
 
 log = logging.getLogger("gateway.keys")
 
 Hashes = tuple[bytes, ...]
 
+#: What a header field can carry as a part of a credential: visible ASCII (RFC 9110 §5.5, §11.4).
+_SENDABLE: Final = re.compile(rb"[!-~]{1,4096}")
+
 
 class ApiKeys:
-    """The valid keys: one a line in `path`, several at once so that they can be rotated.
+    """The valid keys of clients: one a line in `path`, several at once so that they can be rotated.
 
     The file is read again when it changes. An unreadable or empty one admits nobody: a gateway
     that was told to check keys never stops doing so. Only hashes are kept.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        # Version and hashes, replaced as one and never edited. Two threads may read a new file at
-        # once; whichever is late publishes a version that the next request finds to be old.
-        self._known: tuple[object, Hashes] = (None, ())
+        self._path = path
+        self._file: WatchedFile[Hashes] = WatchedFile(path, (), self._read)
+        self._file.current()  # so that the log tells of a mistake at the start
 
     def admits(self, authorization: str | None) -> bool:
         """Whether an `Authorization` header carries a valid key as a Bearer token (RFC 6750)."""
         scheme, _, key = (authorization or "").partition(" ")
         # As bytes, which WSGI shows as Latin-1.
         given = _hash(key.strip().encode("latin-1", "backslashreplace"))
+        matches = False
         # Every hash is compared, so that the time taken says nothing of which came close.
-        matches = [hmac.compare_digest(given, known) for known in self._current()]
-        return scheme.lower() == "bearer" and any(matches)
+        for known in self._file.current():
+            matches |= hmac.compare_digest(given, known)
+        return matches and scheme.lower() == "bearer"
 
-    def _current(self) -> Hashes:
-        version = self._version_on_disk()
-        known, hashes = self._known
-        if version != known:
-            hashes = self._read()
-            self._known = (version, hashes)
-        return hashes
-
-    def _version_on_disk(self) -> object:
-        try:
-            found = os.stat(self._path)
-        except OSError as error:
-            return error.errno
-        # ctime, because a file may keep its mtime, and may become readable without a new one.
-        return (found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino)
-
-    def _read(self) -> Hashes:
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except OSError as error:
-            log.error("%s can't be read, so no key is valid: %s", self._path, error.strerror)  # noqa: TRY400
+    def _read(self, found: bytes | Unusable, _: Hashes) -> Hashes:
+        if isinstance(found, Unusable):
+            log.error("%s %s, so no key is valid", self._path, found)
             return ()
-        keys = [line.strip() for line in lines if line.strip()]
+        keys = [line.strip() for line in found.splitlines() if line.strip()]
         if keys:
             log.info("%s: %d keys are valid", self._path, len(keys))
         else:
             log.error("%s has no keys, so no key is valid", self._path)
         return tuple(_hash(key) for key in keys)
+
+
+class UpstreamKey:
+    """The key that endpoints ask for: the first line of the file at `path` that is not empty.
+
+    The file is read again when it changes. While it can't be used, the last key that could be is:
+    an endpoint refuses a wrong one by itself, and a file that is being replaced shall cost nothing.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: WatchedFile[str | None] = WatchedFile(path, None, self._read)
+        self._file.current()
+
+    def authorization(self) -> str:
+        """The value of `Authorization` for an endpoint (RFC 6750 §2.1).
+
+        Raises `GatewayError` with `upstream_key_unknown` while there never was a key.
+        """
+        key = self._file.current()
+        if key is None:
+            raise GatewayError(
+                "upstream_key_unknown", "the gateway does not know its key for the endpoints yet"
+            )
+        return f"Bearer {key}"
+
+    def _read(self, found: bytes | Unusable, last: str | None) -> str | None:
+        try:
+            key = _first_line(found)
+        except Unusable as why:
+            stays = "requests can't be forwarded" if last is None else "the last good key stays"
+            log.error("%s %s, so %s", self._path, why, stays)  # noqa: TRY400 - no traceback
+            return last
+        log.info("%s: the key for endpoints is known", self._path)
+        return key
+
+
+def _first_line(found: bytes | Unusable) -> str:
+    """The key in a file. Raises `Unusable`."""
+    if isinstance(found, Unusable):
+        raise found
+    # Only LF and CRLF end a line here: what else might is nothing to send a part of.
+    lines = (line.removesuffix(b"\r").strip(b" \t") for line in found.split(b"\n"))
+    key = next(filter(None, lines), b"")
+    if not key:
+        raise Unusable("has no key")
+    if not _SENDABLE.fullmatch(key):
+        raise Unusable("has a key with other than 1 to 4096 visible ASCII characters")
+    return key.decode("ascii")
 
 
 def _hash(key: bytes) -> bytes:

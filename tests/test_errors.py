@@ -14,6 +14,7 @@ PROMISED = [
     ("endpoints_unknown", 503, OVERLOADED, None, True),
     ("endpoints_stale", 503, OVERLOADED, None, True),
     ("upstream_unreachable", 503, OVERLOADED, None, True),
+    ("upstream_key_unknown", 503, OVERLOADED, None, True),
     ("gateway_overloaded", 503, OVERLOADED, None, True),
     ("gateway_draining", 503, OVERLOADED, None, True),
     ("model_not_found", 404, INVALID, "model", False),

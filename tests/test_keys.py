@@ -2,7 +2,11 @@
 
 import logging
 import os
+import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -136,8 +140,80 @@ def test_a_missing_file_admits_nobody_until_it_is_there(
     assert not keys.admits("Bearer first-key")
 
 
-def test_a_directory_in_its_place_admits_nobody(tmp_path: Path) -> None:
-    assert not ApiKeys(str(tmp_path)).admits("Bearer first-key")
+@pytest.mark.parametrize("what", ["directory", "link to itself", "pipe", "too much"])
+def test_what_is_no_usable_file_admits_nobody_and_is_told_of_once(
+    file: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = ApiKeys(str(file))
+    file.unlink()
+    if what == "directory":
+        file.mkdir()
+    elif what == "link to itself":
+        file.symlink_to(file)
+    elif what == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_bytes(b"first-key\n" * 200_000)
+    with ThreadPoolExecutor(8) as threads:
+        assert not any(threads.map(keys.admits, ["Bearer first-key"] * 50))
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "so no key is valid" in caplog.text
+    file.rmdir() if what == "directory" else file.unlink()
+    file.write_text("first-key\n")
+    assert keys.admits("Bearer first-key")
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_is_read_after_it(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = ApiKeys(str(file))
+    replace(file, "third-key\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        admitted = [keys.admits(f"Bearer {key}-key") for key in ("first", "third")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert admitted == [False, False]
+    assert "Too many open files" in caplog.text
+    assert keys.admits("Bearer third-key")
+
+
+def test_changes_that_follow_each_other_at_once_are_all_noticed(file: Path) -> None:
+    keys = ApiKeys(str(file))
+    for number in range(100, 200):
+        file.write_text(f"key-{number}\n")  # of one size, in one place
+        assert keys.admits(f"Bearer key-{number}")
+        assert not keys.admits(f"Bearer key-{number - 1}")
+
+
+def test_a_file_that_is_written_again_with_the_same_keys_is_no_news(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        keys = ApiKeys(str(file))
+        replace(file, "first-key\nsecond-key\n")
+        assert keys.admits("Bearer first-key")
+    assert caplog.text.count("2 keys are valid") == 1
+
+
+@pytest.mark.parametrize("header", ["Bearer first-key", "Bearer key-499", "Bearer none", None, "x"])
+def test_every_hash_is_compared_whichever_key_is_given(file: Path, header: str | None) -> None:
+    file.write_text("first-key\n" + "".join(f"key-{number}\n" for number in range(499)))
+    keys = ApiKeys(str(file))
+    compared = 0
+
+    def count(_: FrameType, event: str, called: object) -> None:
+        nonlocal compared
+        compared += event == "c_call" and getattr(called, "__name__", "") == "compare_digest"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        keys.admits(header)
+    finally:
+        sys.setprofile(before)
+    assert compared == 500
 
 
 def test_a_file_is_read_again_when_nothing_but_its_inode_tells_of_a_change(file: Path) -> None:

@@ -32,6 +32,8 @@ DEFAULTS = {
     "max_body_bytes": 33554432,
     "terminating_fallback": False,
     "api_keys_file": "",
+    "protect_views": False,
+    "upstream_api_key_file": "",
     "require_serving": True,
     "allow_loopback": False,
     "extra_paths": (),
@@ -74,6 +76,7 @@ def test_an_empty_environment_gives_the_defaults_that_are_promised() -> None:
         ("GATEWAY_ALLOW_LOOPBACK", "1", "allow_loopback", True),
         ("GATEWAY_EXTRA_PATHS", " /v1/a, ,/b/c ", "extra_paths", ("/v1/a", "/b/c")),
         ("GATEWAY_API_KEYS_FILE", "/etc/keys", "api_keys_file", "/etc/keys"),
+        ("GATEWAY_UPSTREAM_API_KEY_FILE", "/etc/key", "upstream_api_key_file", "/etc/key"),
         ("PORT", "80", "port", 80),
         ("GATEWAY_WORKERS", "4", "workers", 4),
         ("GATEWAY_THREADS", "64", "threads", 64),
@@ -125,6 +128,7 @@ def test_a_variable_sets_its_field_and_nothing_else(
         ("GATEWAY_EXTRA_PATHS", "/v1/<path:any>", "starting with '/'"),
         ("GATEWAY_EXTRA_PATHS", "/v1/a?b", "starting with '/'"),
         ("GATEWAY_EXTRA_PATHS", "/v1/a\tb", "starting with '/'"),
+        ("GATEWAY_PROTECT_VIEWS", "yes", "true or false"),
         ("PORT", "65536", "from 1 to 65535"),
         ("PORT", "0", "from 1"),
         ("GATEWAY_WORKERS", "0", "from 1"),
@@ -160,6 +164,13 @@ def test_every_form_of_a_label_selector_is_accepted(selector: str) -> None:
 def test_a_cache_that_is_stale_before_the_next_poll_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"GATEWAY_CACHE_TTL='5' .* more than .* is 10"):
         Settings.from_environ({"GATEWAY_POLL_SECONDS": "10", "GATEWAY_CACHE_TTL": "5"})
+
+
+def test_views_that_are_protected_by_no_key_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"GATEWAY_PROTECT_VIEWS='true' .*_API_KEYS_FILE"):
+        Settings.from_environ({"GATEWAY_PROTECT_VIEWS": "true"})
+    given = {"GATEWAY_PROTECT_VIEWS": "true", "GATEWAY_API_KEYS_FILE": "/etc/keys"}
+    assert Settings.from_environ(given).protect_views
 
 
 def test_single_service_mode_selects_by_the_services_name() -> None:
