@@ -181,7 +181,12 @@ def _inference(
     clock: Callable[[], float],
 ) -> InferenceHandler:
     transport = Transport(
-        EndpointAdapter(connections, clock, idle_timeout=settings.idle_timeout),
+        EndpointAdapter(
+            connections,
+            clock,
+            idle_timeout=settings.idle_timeout,
+            total_timeout=settings.total_timeout,
+        ),
         connect_timeout=settings.connect_timeout,
         first_byte_timeout=settings.first_byte_timeout,
     )

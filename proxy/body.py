@@ -11,7 +11,7 @@ from metrics import UPSTREAM_FAILURES
 from proxy.caller import Caller
 from proxy.drain import Drain
 from proxy.errors import GatewayError
-from proxy.failures import BodyIdle, UpstreamFailure
+from proxy.failures import BodyIdle, BodyTooLong, UpstreamFailure
 from proxy.forwarder import Answer
 from proxy.places import Place
 from proxy.record import RequestRecord
@@ -169,6 +169,8 @@ class AnswerBody:
     def _error(self, failure: UpstreamFailure) -> GatewayError:
         if self._drain.over:
             return BREAKS["draining"]
+        if isinstance(failure, BodyTooLong):
+            return BREAKS["timeout"]  # not the endpoint's failure: it has gone on all the time
         UPSTREAM_FAILURES.labels(failure.kind).inc()
         return BREAKS["idle" if isinstance(failure, BodyIdle) else "died"]
 

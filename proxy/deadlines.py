@@ -50,6 +50,17 @@ class Deadlines:
                 self._slots[timed.slot].discard(timed)
             timed.slot = NEVER
 
+    def wait(self, most: float) -> float:
+        """Seconds until the first deadline may have passed, but no more than `most`.
+
+        Whoever calls `expire` sleeps no longer: else a deadline is noticed with the next event.
+        """
+        now = self._clock()
+        for slot in range(self._passed + 1, int((now + most) / STEP_SECONDS) + 1):
+            if self._slots.get(slot):
+                return max(0.0, slot * STEP_SECONDS - now)
+        return most
+
     def expire(self) -> None:
         """Tell those whose deadline has passed."""
         now = self._clock()

@@ -50,3 +50,7 @@ class BodyDied(UpstreamFailure):
 
 class BodyIdle(UpstreamFailure):
     """Nothing came of the response's body for too long."""
+
+
+class BodyTooLong(UpstreamFailure):
+    """The response's body still came when it had taken longer than any may."""

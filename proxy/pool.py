@@ -1,5 +1,6 @@
 """Connections kept for reuse, and responses that give theirs back when they are over."""
 
+import math
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable, Collection
 
 from cache.endpoints import Endpoint, Key
 from proxy.connection import Connection
-from proxy.failures import BodyDied, BodyIdle, ConnectFailed, ResponseInvalid
+from proxy.failures import BodyDied, BodyIdle, BodyTooLong, ConnectFailed, ResponseInvalid
 from proxy.framing import Head, body_of
 from proxy.spares import Spares
 from proxy.steps import Ready, Steps
@@ -21,8 +22,8 @@ _SHORT_BYTES = 65_536
 class ConnectionPool:
     """All connections to endpoints: those in use, and idle ones, the most recently used first.
 
-    At most `per_endpoint` idle ones are kept, none longer than `max_idle` seconds. `clock` is
-    monotonic.
+    At most `per_endpoint` idle ones are kept for each endpoint and `most_idle` in all, none longer
+    than `max_idle` seconds. `clock` is monotonic.
     """
 
     def __init__(
@@ -30,14 +31,17 @@ class ConnectionPool:
         clock: Callable[[], float],
         *,
         per_endpoint: int,
+        most_idle: int = 8192,
         max_idle: float = 30.0,
         spare_timeout: float = 1.0,
     ) -> None:
         self._clock = clock
         self._per_endpoint = per_endpoint
+        self._most_idle = most_idle
         self._max_idle = max_idle
-        self._lock = threading.Lock()  # guards: _idle, _in_use, _ended
+        self._lock = threading.Lock()  # guards: _idle, _idle_count, _in_use, _ended
         self._idle: dict[Key, deque[Connection]] = {}
+        self._idle_count = 0
         self._in_use: set[Connection] = set()
         self._ended = False
         self.spares = Spares(self.give_back, spare_timeout)
@@ -64,6 +68,7 @@ class ConnectionPool:
                 if not idle:
                     return None
                 connection = idle.pop()
+                self._idle_count -= 1
             young = self._clock() - connection.idle_since < self._max_idle
             if young and connection.is_clean():
                 connection.reused = True
@@ -84,8 +89,10 @@ class ConnectionPool:
             self._in_use.discard(connection)
             idle = self._idle.setdefault(connection.key, deque())
             idle.append(connection)
-            if len(idle) > self._per_endpoint:
+            self._idle_count += 1
+            if len(idle) > self._per_endpoint or self._idle_count > self._most_idle:
                 surplus = idle.popleft()
+                self._idle_count -= 1
         if surplus is not None:
             surplus.close()
 
@@ -113,6 +120,7 @@ class ConnectionPool:
             for key, idle in list(self._idle.items()):
                 while idle and (key not in keys or idle[0].idle_since < oldest):
                     closing.append(idle.popleft())
+                    self._idle_count -= 1
                 if not idle:
                     del self._idle[key]
         for connection in closing:
@@ -133,7 +141,10 @@ class ConnectionPool:
 
 
 class Stream:
-    """A response's body, read as it arrives; it closes or gives back its connection itself."""
+    """A response's body, read as it arrives; it closes or gives back its connection itself.
+
+    It may be silent for `idle_timeout` seconds, and take `total_timeout` in all.
+    """
 
     def __init__(
         self,
@@ -142,6 +153,7 @@ class Stream:
         head: Head,
         received: bytes,
         idle_timeout: float,
+        total_timeout: float = math.inf,
     ) -> None:
         """Begin behind `head`; raises `ResponseInvalid` if the framing is not valid."""
         try:
@@ -154,6 +166,7 @@ class Stream:
         self._received = received
         self._failure: BodyDied | None = None  # met while looking ahead
         self._idle_timeout = idle_timeout
+        self._ends = time.monotonic() + total_timeout
         self._closed = False
 
     @property
@@ -226,7 +239,7 @@ class Stream:
     def read(self) -> bytes:
         """The next content, as soon as there is any; empty at the end.
 
-        Raises `BodyDied` and `BodyIdle`.
+        Raises `BodyDied`, `BodyIdle` and `BodyTooLong`.
         """
         while not self._body.complete:
             if self._body.error is not None:
@@ -235,7 +248,7 @@ class Stream:
             if not data:
                 if self._failure is not None:
                     raise self._failure
-                data = self._connection.receive(self._idle_timeout)
+                data = self._receive()
                 if not data:
                     self._end()
                     break
@@ -243,6 +256,18 @@ class Stream:
             if content:
                 return content
         return b""
+
+    def _receive(self) -> bytes:
+        """Wait for more, as long as it may take; empty at the connection's end."""
+        left = self._ends - time.monotonic()
+        if left > self._idle_timeout:
+            return self._connection.receive(self._idle_timeout)
+        try:
+            if left > 0:
+                return self._connection.receive(left)
+        except BodyIdle:
+            pass
+        raise BodyTooLong("timeout", "the answer took longer than any may")
 
     def _end(self) -> None:
         try:

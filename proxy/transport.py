@@ -5,6 +5,7 @@ response with two framings, hides a truncated one, rewrites the target, and does
 connection that failed was a fresh one. A transport adapter is its extension point for that.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,12 +68,18 @@ class EndpointAdapter(BaseAdapter):
     """Sends requests to endpoints, on pooled connections where one is good."""
 
     def __init__(
-        self, pool: ConnectionPool, clock: Callable[[], float], *, idle_timeout: float
+        self,
+        pool: ConnectionPool,
+        clock: Callable[[], float],
+        *,
+        idle_timeout: float,
+        total_timeout: float = math.inf,
     ) -> None:
         super().__init__()
         self._pool = pool
         self._clock = clock
         self._idle_timeout = idle_timeout
+        self._total_timeout = total_timeout
 
     def send(
         self,
@@ -101,7 +108,9 @@ class EndpointAdapter(BaseAdapter):
         )
         try:
             head, received = yield from self._converse(connection, request, first_byte_timeout)
-            body = Stream(connection, self._pool, head, received, self._idle_timeout)
+            body = Stream(
+                connection, self._pool, head, received, self._idle_timeout, self._total_timeout
+            )
         except BaseException:
             self._pool.discard(connection)
             raise

@@ -107,3 +107,22 @@ def test_a_long_sleep_is_caught_up_on() -> None:
         clock.deadlines.set(one, clock.now + number)
     clock.pass_time(10_000)
     assert [one.times() for one in many] == [1] * 100
+
+
+def test_one_who_sleeps_until_the_next_deadline_hardly_misses_it() -> None:
+    for tenths in range(1, 40):
+        clock, one = Clock(), Watched()
+        due = clock.now + tenths / 10
+        clock.deadlines.set(one, due)
+        while not one.times():
+            clock.pass_time(clock.deadlines.wait(1.0) + 1e-6)
+        assert due <= clock.now < due + STEP_SECONDS + 1e-3
+
+
+def test_where_there_is_no_deadline_one_may_sleep_as_long_as_one_likes() -> None:
+    clock, forgotten, later = Clock(), Watched(), Watched()
+    assert clock.deadlines.wait(1.0) == 1.0
+    clock.deadlines.set(forgotten, clock.now + 0.5)
+    clock.deadlines.forget(forgotten)
+    clock.deadlines.set(later, clock.now + 5.0)
+    assert clock.deadlines.wait(1.0) == 1.0

@@ -21,10 +21,12 @@ from tests.test_connection import REQUEST_HEAD, soon
 class Setting:
     """A pool with a clock set by hand, and one endpoint that accepts and waits."""
 
-    def __init__(self, server: Upstream, *, per_endpoint: int = 4) -> None:
+    def __init__(self, server: Upstream, *, per_endpoint: int = 4, most_idle: int = 9) -> None:
         self.clock = Clock()
         self.endpoint = server.endpoint
-        self.pool = ConnectionPool(self.clock, per_endpoint=per_endpoint, max_idle=30)
+        self.pool = ConnectionPool(
+            self.clock, per_endpoint=per_endpoint, most_idle=most_idle, max_idle=30
+        )
         self._taken: set[Connection] = set()
 
     def take(self, *, fresh: bool = False) -> Connection:
@@ -238,3 +240,18 @@ def test_no_two_threads_ever_have_the_same_connection(setting: Setting) -> None:
         assert not thread.is_alive()
     assert not twice
     assert 1 <= setting.idle() <= 4
+
+
+def test_no_more_idle_in_all_than_there_may(running: ExitStack) -> None:
+    setting = Setting(running.enter_context(upstream()), most_idle=2)
+    running.enter_context(setting)
+    setting.take_and_give_back(3)
+    assert setting.idle() == 2
+    again = [setting.take(), setting.take()]
+    assert all(connection.reused for connection in again)
+    for connection in again:
+        setting.pool.give_back(connection)
+    assert setting.idle() == 2
+    setting.pool.prune(set())
+    setting.take_and_give_back(2)
+    assert setting.idle() == 2, "what was closed does not count"
