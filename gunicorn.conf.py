@@ -9,7 +9,9 @@ import resource
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import logs
@@ -41,12 +43,31 @@ def _remove_directory(path: str, owner: int) -> None:
 
 
 def _most_connections() -> int:
-    """As many clients as there are file descriptors for, with one more each for its endpoint."""
+    """As many clients as there are file descriptors for, with one more each for its endpoint.
+
+    An eighth is left to connections that idle, and what the gateway itself needs.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(1, (most - 100) // 2)
+    return max(1, (most - most // 8 - min(100, most // 2)) // 2)
 
+
+def _open_standard_streams() -> None:
+    """Put what takes everything in the place of standard streams that are closed.
+
+    Else a socket would get such a number, and `sys.stdout` be None.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it is the first free number
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - the same
+
+
+_open_standard_streams()
 
 # Every worker counts in files of this directory (`metrics.py`) and has its socket there. It is
 # always our own, because it is removed at the end; a reload, which reads this file again, keeps it.
@@ -87,11 +108,16 @@ accesslog = None
 
 def when_ready(server: Any) -> None:
     """Listening already: import what every worker needs, so that a new one is there at once."""
+    import gunicorn.arbiter
     from prometheus_client.multiprocess import mark_process_dead
 
     import gateway
 
     server.log.debug("imported %s", gateway.__name__)
+    # Its patience with workers that stop goes by `time.time`: a jump would kill what still runs.
+    gunicorn.arbiter.time = SimpleNamespace(
+        time=time.monotonic, monotonic=time.monotonic, sleep=time.sleep
+    )
     mark_process_dead(os.getpid())  # the arbiter has gauges too now, but nothing to say with them
 
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import select
 import threading
 import time
 from collections import deque
@@ -14,6 +16,9 @@ _ENCODE = json.JSONEncoder(default=str).encode
 #: Seconds between two writes, and lines that may wait for one: some 20 MB.
 _PAUSE_SECONDS: Final = 0.02
 _MOST_LINES: Final = 50_000
+_MOST_BYTES: Final = 1 << 20  # of one write
+#: Seconds that whoever has no thread for it waits for a reader of the logs.
+_FLUSH_SECONDS: Final = 1.0
 
 
 class LineWriter(logging.Handler):
@@ -21,7 +26,8 @@ class LineWriter(logging.Handler):
 
     A request's thread that wrote its line itself would wait for the others' lines, and all of them
     for whoever reads the logs. Lines that can't be written are counted, and told of when it works
-    again.
+    again. Nothing is left in the buffer of `stream`: it would come out late and in the middle of a
+    line, and whoever reads nothing could hold up the end of the process.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -29,7 +35,9 @@ class LineWriter(logging.Handler):
         self._stream = stream
         self._lines: deque[str] = deque()
         self._lost = 0
-        self._writing = threading.Lock()  # guards: _stream, and the lines' order
+        self._within_line = False  # the last write broke off there
+        self._stalled = False  # the last time there was no room
+        self._writing = threading.Lock()  # guards: _stream, both of these, and the lines' order
         self._woken = threading.Event()
         self._started = False
 
@@ -61,10 +69,18 @@ class LineWriter(logging.Handler):
             self._woken.set()
 
     def flush(self) -> None:
-        """Write what waits, unless somebody reads so slowly that it takes a second."""
-        if self._writing.acquire(timeout=1.0):
+        """Write what waits, as far as whoever reads the logs takes it within a second.
+
+        A reader that stalls is waited for once, and not again before there is room.
+        """
+        patience = 0.0 if self._stalled else _FLUSH_SECONDS
+        deadline = time.monotonic() + patience
+        if self._writing.acquire(timeout=patience):
             try:
-                self._write()
+                while self._waits():
+                    self._stalled = not self._has_room(deadline - time.monotonic())
+                    if self._stalled or not self._write(select.PIPE_BUF):  # there is room for that
+                        return
             finally:
                 self._writing.release()
 
@@ -72,21 +88,70 @@ class LineWriter(logging.Handler):
         while True:
             self._woken.wait()
             self._woken.clear()  # before the lines are taken: none is left that nobody waits for
-            self.flush()
+            with self._writing:
+                while self._waits() and self._write(_MOST_BYTES):
+                    pass
             time.sleep(_PAUSE_SECONDS)
 
-    def _write(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        lost, self._lost = self._lost, 0
-        if not (lines or lost):
-            return
-        told = f"{lost} lines could not be written"
-        last = [_ENCODE({"level": "error", "logger": "logs", "message": told})] if lost else []
+    def _waits(self) -> bool:
+        return bool(self._lines or self._lost)
+
+    def _has_room(self, seconds: float) -> bool:
+        """Wait until a write would not; false if that takes longer than `seconds`."""
         try:
-            self._stream.write("\n".join(lines + last) + "\n")
+            poll = select.poll()
+            poll.register(self._stream, select.POLLOUT)
+        except (OSError, ValueError):  # it has no descriptor, or is closed
+            return True
+        return bool(poll.poll(max(0.0, seconds) * 1000))
+
+    def _write(self, most: int) -> bool:
+        """Write lines of at most `most` bytes, or one that has more; false if that can't be."""
+        lines = self._next(most - self._within_line)
+        told = 0 if self._lines else self._lost
+        if told:
+            message = f"{told} lines could not be written"
+            lines.append(_ENCODE({"level": "error", "logger": "logs", "message": message}))
+        begun = "\n" if self._within_line else ""
+        data = (begun + "".join(f"{line}\n" for line in lines)).encode()
+        written = self._put(data)
+        if written:
+            self._within_line = not data.endswith(b"\n", 0, written)
+        whole = data.count(b"\n", len(begun), written)
+        if whole == len(lines):
+            self._lost -= told
+            return True
+        self._lost += len(lines) - whole - bool(told)
+        return False
+
+    def _next(self, most: int) -> list[str]:
+        lines: list[str] = []
+        while self._lines and (not lines or most > len(self._lines[0])):
+            lines.append(self._lines.popleft())
+            most -= len(lines[-1]) + 1
+        return lines
+
+    def _put(self, data: bytes) -> int:
+        """Write `data`; how many bytes of it were taken."""
+        written = 0
+        try:
+            descriptor = self._stream.fileno()
+        except (OSError, ValueError):  # it has none, or is closed
+            return self._put_as_text(data)
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        except OSError:
+            pass  # what was written is known
+        return written
+
+    def _put_as_text(self, data: bytes) -> int:
+        try:
+            self._stream.write(data.decode())
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: it is closed
-            self._lost += lost + len(lines)
+            return 0
+        return len(data)
 
 
 class JsonFormatter(logging.Formatter):

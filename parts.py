@@ -1,6 +1,7 @@
 """The parts of a gateway and how they are put together; nothing here decides anything."""
 
 import random
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from routing.budget import RetryBudget
 from routing.inflight import InFlight
 from routing.router import Router
 from settings import Settings
+
+#: The part of all file descriptors that idle connections may take; `gunicorn.conf.py` leaves it.
+_IDLE_PART = 8
 
 
 @dataclass(slots=True)
@@ -103,7 +107,10 @@ def build(
     store = SnapshotStore(settings.cache_ttl, clock)
     in_flight, aside = InFlight(), SetAside(clock)
     connections = ConnectionPool(
-        clock, per_endpoint=settings.threads, spare_timeout=settings.connect_timeout
+        clock,
+        per_endpoint=settings.threads,
+        most_idle=resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _IDLE_PART,
+        spare_timeout=settings.connect_timeout,
     )
     informed = threading.Event()
 

@@ -1,5 +1,6 @@
 """A complete request becomes an answer: the WSGI application is asked, and what it says is sent."""
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from proxy.arrival import Incoming
 from proxy.body import AnswerBody, AnswerBroken
 from proxy.call import Call, joined
 from proxy.clients import Client
+from proxy.errors import GatewayError
 from proxy.heads import head_of, in_one_chunk
 from proxy.inference import InferenceHandler
 from proxy.response import Response
@@ -23,6 +25,8 @@ log = logging.getLogger("gateway.server")
 
 #: What is answered on the loop by the application, because it never blocks and must never wait.
 PROBES: Final = frozenset({"/healthz", "/livez"})
+#: What fails because the process has no file descriptor left, not because of its client.
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class AnswerHead(wsgi.Response):
@@ -115,6 +119,11 @@ class Answering:
                 yield BLOCKING
             return self._serve(client, incoming)
         except OSError as error:
+            if error.errno in _SHORTAGES:
+                short = GatewayError(
+                    "gateway_overloaded", f"the gateway is short: {error.strerror}"
+                )
+                return End.CLOSE, self._server.failed(request, client.address, short)
             log.debug("the client left: %s", error)
             return End.CLOSE, b""
         except Exception as error:  # noqa: BLE001 - counted, logged and answered

@@ -84,6 +84,11 @@ class Client:
         """Whether the client has left, or sent more, while its request was being answered."""
         return self._gone or self._arrival.held > 0
 
+    @property
+    def idles(self) -> bool:
+        """Whether it waits for a request of which nothing has come."""
+        return self._phase is Phase.IDLE
+
     def _take(self, data: bytes) -> None:
         try:
             incoming = self._arrival.feed(data)

@@ -4,6 +4,7 @@ It builds on private methods of gunicorn 27.0.1, which is pinned; tests guard ea
 """
 
 import errno
+import heapq
 import logging
 import queue
 import select
@@ -26,6 +27,7 @@ from proxy.secure import ClientConnection, much_is_left
 from proxy.sending import End
 from proxy.tasks import Soon
 from proxy.threads import Threads
+from proxy.vanished import notice_vanished
 from relay.sockets import set_reset
 
 log = logging.getLogger("gateway.server")
@@ -39,6 +41,12 @@ RELAY_SECONDS = 1.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds without a further attempt when the process has no file descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
+#: Seconds between two log lines that say so.
+_COMPLAINT_SECONDS: Final = 1.0
+#: Of the connections there may be, the part that is given up at once when others wait; and seconds
+#: that each may take to its request all the same.
+_ROOM: Final = 1 / 16
+_SPARED_SECONDS: Final = 1.0
 #: How many of the largest bodies may be on their way at once.
 _BODIES_AT_ONCE: Final = 8
 #: Seconds a stopping worker waits for a request on a connection that is kept.
@@ -108,7 +116,7 @@ class GatewayWorker(ThreadWorker):
         self._is_ssl = self.cfg.is_ssl
         self._lingering = Lingering(self.poller, self._lingered)
         self._clients: set[Client] = set()
-        self._accepts_again = 0.0
+        self._accepts_again = self._complains_again = 0.0
         self._most_body = settings.max_body_bytes
         self._wants_body = self._gateway.inference.wants_body
         self._answering = Answering(
@@ -122,6 +130,8 @@ class GatewayWorker(ThreadWorker):
         self.send_timeout = settings.send_timeout
         self.unfinished = 0
         self.most_unfinished = _BODIES_AT_ONCE * self._most_body
+        for listener in self.sockets:
+            notice_vanished(listener, settings.send_timeout)
 
     def _heed_early_signals(self) -> None:
         """Stop at once if told to while starting: the arbiter says it only once."""
@@ -148,9 +158,28 @@ class GatewayWorker(ThreadWorker):
             timeout = ACCEPT_PAUSE_SECONDS
             if time.monotonic() >= self._accepts_again:
                 self._accepts_again = 0.0
-        super().wait_for_and_dispatch_events(self.soon.wait(1.0 if timeout is None else timeout))
+        if self.nr_conns >= self.worker_connections and self._make_room():
+            timeout = 0.0  # the next turn accepts
+        most = self.deadlines.wait(1.0 if timeout is None else timeout)
+        super().wait_for_and_dispatch_events(self.soon.wait(most))
         self.soon.expire()
         self.settle()
+
+    def _make_room(self) -> bool:
+        """Close connections that idle, those that have for the longest first, if others wait.
+
+        A server may at any time (RFC 9112 §9.5). Else whoever holds connections without a request
+        could keep everybody out. False if none was closed.
+        """
+        if not (self.alive and any(select.select([one], [], [], 0)[0] for one in self.sockets)):
+            return False
+        most = max(1, int(self.worker_connections * _ROOM))
+        latest = self.clock() + self.keepalive - _SPARED_SECONDS
+        idle = [one for one in self._clients if one.idles and one.deadline < latest]
+        oldest = heapq.nsmallest(most, idle, key=lambda client: client.deadline)
+        for client in oldest:
+            client.expired()
+        return bool(oldest)
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection from the queue, if another worker was not faster."""
@@ -161,9 +190,7 @@ class GatewayWorker(ThreadWorker):
             client, address = listener.accept()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
-                log.error("connections can't be accepted: %s", error)  # noqa: TRY400
-                self._accepts_again = time.monotonic() + ACCEPT_PAUSE_SECONDS
-                self.set_accept_enabled(False)
+                self._pause_accepting(error)
             return False
         self.nr_conns += 1
         server = listener.getsockname()
@@ -175,6 +202,15 @@ class GatewayWorker(ThreadWorker):
             self._clients.add(newcomer)
             newcomer.readable()  # mostly the request has come with it
         return True
+
+    def _pause_accepting(self, why: OSError) -> None:
+        now = time.monotonic()
+        if now >= self._complains_again:
+            self._complains_again = now + _COMPLAINT_SECONDS
+            log.error("connections can't be accepted: %s", why)
+        self._accepts_again = now + ACCEPT_PAUSE_SECONDS
+        self.set_accept_enabled(False)
+        self._make_room()
 
     def _linger(self, client: socket.socket) -> None:
         self.nr_conns += 1  # a lingering connection is one still: a stopping worker waits for it

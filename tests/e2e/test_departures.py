@@ -1,5 +1,6 @@
 """A client that leaves ends the work that is done for it, whatever stage it is at."""
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -80,6 +81,7 @@ def leave_all(clients: list[Wire], how: Departure) -> float:
     return left
 
 
+@pytest.mark.fault(19)
 @ways_to_leave
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_a_client_that_leaves_while_it_waits_for_the_first_byte_ends_the_work(
@@ -96,6 +98,7 @@ def test_a_client_that_leaves_while_it_waits_for_the_first_byte_ends_the_work(
         effects.check(left)
 
 
+@pytest.mark.fault(19)
 @ways_to_leave
 def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(
     here: Place, how: Departure
@@ -110,6 +113,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it(
         effects.check(left)
 
 
+@pytest.mark.fault(19)
 @ways_to_leave
 def test_a_client_that_leaves_a_stream_which_is_silent_ends_it(here: Place, how: Departure) -> None:
     """No byte fails to be sent: only the connection itself can tell."""
@@ -123,6 +127,31 @@ def test_a_client_that_leaves_a_stream_which_is_silent_ends_it(here: Place, how:
         effects.check(left)
 
 
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("phase", ["waiting", "receiving"])
+def test_a_client_that_closes_its_sending_side_only_is_taken_to_have_left(
+    here: Place, phase: str
+) -> None:
+    first = 60.0 if phase == "waiting" else 0.0
+    engine = Engine(tokens=100_000, token_seconds=0.02, first_token_seconds=first)
+    model = here.deploy(f"half-closed-{phase}", pods=2, engine=engine)
+    effects = Effects(here, model, phase)
+    with wires(here.gateway.port, CLIENTS) as clients:
+        for client in clients:
+            client.send(post(chat_body(model.name, stream=True)))
+        wait_for(lambda: effects.work() == CLIENTS, "all of them are worked on")
+        if phase == "receiving":
+            for client in clients:
+                client.read_until(b"tok")
+        left = time.monotonic()
+        for client in clients:
+            client.socket.shutdown(socket.SHUT_WR)
+        effects.check(left)
+        for client in clients:
+            assert b"[DONE]" not in client.read_to_the_end().raw
+
+
+@pytest.mark.fault(19)
 @ways_to_leave
 def test_a_client_that_leaves_an_answer_half_read_ends_it(here: Place, how: Departure) -> None:
     model = here.deploy(f"large-{how}", pods=2)
@@ -137,6 +166,7 @@ def test_a_client_that_leaves_an_answer_half_read_ends_it(here: Place, how: Depa
         effects.check(left)
 
 
+@pytest.mark.fault(20)
 @ways_to_leave
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_a_client_that_leaves_during_its_upload_is_counted_and_asks_nobody(

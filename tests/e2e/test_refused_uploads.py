@@ -32,6 +32,7 @@ def send_all_then_read(here: Place, request: bytes) -> RawAnswer:
         return wire.send(request).read_to_the_end()
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_a_body_that_is_too_large_gets_its_413(here: Place, framing: str) -> None:
     body = bytes(LARGE)
@@ -87,6 +88,7 @@ def test_curl_reads_the_413(here: Place, tmp_path: Path, expect: str) -> None:
     assert done.stdout.endswith(" 413")
 
 
+@pytest.mark.fault(20)
 def test_a_client_that_never_stops_sending_is_not_listened_to_for_long(here: Place) -> None:
     with Wire(here.gateway.port) as wire:
         wire.send(post(b"", KEY, "Transfer-Encoding: chunked", close=False))

@@ -115,6 +115,7 @@ def whole_stream(answer: RawAnswer, tokens: int) -> bool:
     return answer.status == 200 and in_order and ended
 
 
+@pytest.mark.fault(22)
 def test_twenty_restarts_under_load_cost_nobody_an_answer(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -164,6 +165,7 @@ def replace_workers(gateway: GatewayProcess, number: signal.Signals) -> None:
     wait_for(lambda: set(workers(gateway)) - old, "there is a new worker")
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("count", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_running_streams_survive_their_worker_and_are_accounted_for_once(
@@ -211,6 +213,7 @@ def check_accounts(gateway: GatewayProcess, count: int) -> None:
         assert "client_left" not in line
 
 
+@pytest.mark.fault(22)
 def test_one_worker_of_two_that_dies_takes_no_stream_with_it(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -242,6 +245,7 @@ def test_the_first_process_outlives_the_last_stream(
     assert sorted(logged) == [f"stream-{number}" for number in range(5)]
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("replaced", [None, signal.SIGKILL, signal.SIGHUP])
 def test_streams_that_outlast_the_grace_are_told_so_whoever_began_them(
     cluster: Cluster, start_gateway: GatewayFactory, replaced: signal.Signals | None

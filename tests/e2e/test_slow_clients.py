@@ -99,6 +99,7 @@ def test_in_a_crowd_and_with_all_places_taken_health_and_refusals_take_less_than
     here.wait_until_idle()
 
 
+@pytest.mark.fault(20)
 def test_what_is_not_sent_in_time_is_answered_with_a_408_and_what_comes_steadily_is_served(
     here: Place,
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_request_sent_while_a_stream_runs_is_answered_after_it(here: Place) ->
     here.wait_until_idle()
 
 
+@pytest.mark.fault(25)
 def test_a_head_may_be_cut_at_every_byte(here: Place) -> None:
     request = post(close=False)
     head_bytes = request.index(b"\r\n\r\n") + 4

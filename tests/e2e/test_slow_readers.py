@@ -1,5 +1,8 @@
 """A client that reads slowly slows its own endpoint, holds nothing else, and is cut if it stops."""
 
+import ctypes
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +18,7 @@ from tests.harness import wait_for
 from tests.wire import Wire, chat_body, post
 
 SEND_TIMEOUT = 2.0
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 #: Bytes by which all processes of a gateway may grow together while clients do not read.
 GROWTH = 20_000_000
 LARGE = 8_000_000
@@ -53,6 +57,7 @@ def lazy_reader(stack: ExitStack, port: int, request: bytes, mark: bytes) -> tup
     return client, client.send(request).read_until(mark)
 
 
+@pytest.mark.fault(19)
 def test_readers_that_stop_pause_their_endpoint_cost_no_memory_and_are_cut(here: Place) -> None:
     (pod,) = here.cluster.models["flood"].pods
     process = process_of(pod)
@@ -85,6 +90,7 @@ def test_readers_that_stop_pause_their_endpoint_cost_no_memory_and_are_cut(here:
     assert gateway.metric("gateway_upstream_failures_total") == 0
 
 
+@pytest.mark.fault(19)
 def test_a_reader_that_is_slow_but_reads_is_not_cut(here: Place) -> None:
     """It takes longer than the timeout to read what the kernel's buffers hold."""
     (pod,) = here.cluster.models["flood"].pods
@@ -100,6 +106,41 @@ def test_a_reader_that_is_slow_but_reads_is_not_cut(here: Place) -> None:
             time.sleep(0.1)  # 400 kB/s
     wait_for(lambda: process.active == 0, "it has left")
     here.wait_until_idle()
+
+
+def vanish(client: Wire) -> None:
+    """Let nothing that is sent to the client reach it any more, so that it answers nothing.
+
+    A filter (socket(7), SO_ATTACH_FILTER) drops every packet before TCP sees it.
+    """
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0 bytes
+    program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+    client.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("phase", ["waiting", "receiving"])
+def test_a_client_that_vanishes_without_a_word_is_given_up_within_its_timeout(
+    here: Place, phase: str
+) -> None:
+    """Its answer is so slow that the kernel's buffers would take minutes to fill."""
+    first = 60.0 if phase == "waiting" else 0.0
+    engine = Engine(tokens=100_000, token_seconds=0.02, first_token_seconds=first)
+    model = here.deploy(f"vanished-{phase}", engine=engine)
+    process = process_of(model.pods[0])
+    aborts = here.gateway.metric("gateway_client_aborts_total", phase=phase)
+    with Wire(here.gateway.port) as client:
+        client.send(post(chat_body(model.name, stream=True)))
+        wait_for(lambda: process.active, "it is worked on")
+        if phase == "receiving":
+            client.read_until(b"tok")
+        vanish(client)
+        left = time.monotonic()
+        wait_for(lambda: process.active == 0, "its endpoint works for nobody")
+        assert time.monotonic() - left < 2 * SEND_TIMEOUT + 5.0
+        here.wait_until_idle()
+    assert here.gateway.metric("gateway_client_aborts_total", phase=phase) == aborts + 1
+    assert set(here.gateway.endpoints(model.name).values()) == {"ready"}
 
 
 def test_slow_readers_of_large_answers_hold_no_thread(

@@ -42,6 +42,7 @@ def test_a_worker_that_is_only_starting_hears_the_signal_too(
         assert gateway.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.fault(22)
 def test_a_running_stream_finishes_within_the_grace(
     cluster: Cluster, start_gateway: GatewayFactory, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_running_stream_finishes_within_the_grace(
     ]
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("content_type", ["stream", "plain"])
 def test_what_still_runs_when_the_grace_is_over_is_told_so(
     cluster: Cluster, start_gateway: GatewayFactory, content_type: str
@@ -186,6 +188,7 @@ def test_an_answer_that_begins_while_draining_says_that_the_connection_closes(
     assert gateway.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.fault(22)
 def test_what_waits_in_the_accept_queue_is_answered(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -224,6 +227,7 @@ def test_an_earlier_broken_answer_does_not_shorten_the_drain(
     stream.close()
 
 
+@pytest.mark.fault(22)
 def test_a_second_sigterm_changes_nothing(cluster: Cluster, start_gateway: GatewayFactory) -> None:
     cluster.model("llama", engine=Engine(tokens=60, token_seconds=0.02))
     gateway = start_gateway().ready()

@@ -73,6 +73,7 @@ def test_an_unknown_model_is_not_found(town: Place, name: str) -> None:
     assert len(answer.content) < 1000
 
 
+@pytest.mark.fault(29)
 def test_models_are_shown_to_those_with_a_key_only(town: Place) -> None:
     for path in ("/v1/models", "/v1/models/org/llama"):
         answer = town.gateway.get(path)
@@ -117,6 +118,7 @@ def label_sets(text: str) -> set[str]:
     return {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
 
 
+@pytest.mark.fault(23)
 def test_a_thousand_invented_names_do_not_grow_the_metrics(town: Place) -> None:
     gateway = town.gateway
 
@@ -166,6 +168,7 @@ def test_the_metrics_that_are_promised_are_there_and_well_formed(town: Place) ->
         assert line.startswith("# ") or sample.fullmatch(line), line
 
 
+@pytest.mark.fault(29)
 def test_there_is_one_json_line_for_each_request_and_it_tells_no_secret(town: Place) -> None:
     gateway = town.gateway
     requests = {
@@ -202,6 +205,7 @@ def test_there_is_one_json_line_for_each_request_and_it_tells_no_secret(town: Pl
     assert not [secret for secret in SECRETS if secret in gateway.logs()]
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [

@@ -107,6 +107,7 @@ def test_an_endpoint_set_aside_by_one_worker_is_shown_by_all(town: Place) -> Non
     wait_for(shown, "it is set aside")
 
 
+@pytest.mark.fault(22)
 def test_a_killed_worker_leaves_no_request_in_flight_and_is_replaced(town: Place) -> None:
     gateway = town.gateway
     town.deploy("killed")
@@ -130,6 +131,7 @@ def test_a_killed_worker_leaves_no_request_in_flight_and_is_replaced(town: Place
     wait_for(lambda: gateway.metric("gateway_snapshot_age_seconds") < 5, "all have listed")
 
 
+@pytest.mark.fault(22)
 def test_after_the_death_of_the_only_worker_the_next_request_is_served_within_a_second(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_new_worker_does_not_wait_long_for_an_api_server_that_is_away(
     gateway.ready()
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_reload_fails_no_request_and_cuts_no_stream(
     cluster: Cluster, start_gateway: GatewayFactory, workers: str
@@ -200,6 +203,7 @@ def test_a_reload_fails_no_request_and_cuts_no_stream(
     assert gateway.metric("gateway_in_flight") == 0
 
 
+@pytest.mark.fault(8)
 def test_credentials_that_are_missing_for_a_moment_end_neither_a_worker_nor_a_reload(
     cluster: Cluster, start_gateway: GatewayFactory, tmp_path: Path
 ) -> None:
