@@ -117,7 +117,7 @@ def build(
     def on_change(snapshot: Snapshot) -> None:
         informed.set()
         aside.observe(snapshot)
-        connections.prune(snapshot.keys())
+        connections.prune(snapshot.known(connections.sizes()))
 
     router = Router(
         store,

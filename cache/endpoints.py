@@ -1,7 +1,7 @@
 """What the cluster looks like, as plain immutable values: `Endpoint`, `Pool`, `Snapshot`."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -27,11 +27,12 @@ class Endpoint:
     serving: bool = True
     terminating: bool = False
     routable: bool = True
+    #: Address and port: what in-flight counts and connections belong to.
+    key: Key = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> Key:
-        """Address and port: what in-flight counts and connections belong to."""
-        return (self.address, self.port)
+    def __post_init__(self) -> None:
+        """Make the key once here: a request looks at those of its whole pool."""
+        object.__setattr__(self, "key", (self.address, self.port))
 
     @property
     def authority(self) -> str:
@@ -59,11 +60,14 @@ class Pool:
     model: str
     endpoints: tuple[Endpoint, ...] = ()
     routable: tuple[Endpoint, ...] = field(init=False)
+    #: The identities of its endpoints.
+    keys: frozenset[Key] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Filter once here, so that no request has to."""
+        """Filter once here, so that no request and no change of another pool has to."""
         routable = tuple(endpoint for endpoint in self.endpoints if endpoint.routable)
         object.__setattr__(self, "routable", routable)
+        object.__setattr__(self, "keys", frozenset(e.key for e in self.endpoints))
 
     @property
     def terminating_but_serving(self) -> tuple[Endpoint, ...]:
@@ -96,6 +100,10 @@ class Snapshot:
         """Make the mapping as read-only as the rest."""
         object.__setattr__(self, "pools", MappingProxyType(dict(sorted(self.pools.items()))))
 
-    def keys(self) -> frozenset[Key]:
-        """The identities of all endpoints."""
-        return frozenset(e.key for pool in self.pools.values() for e in pool.endpoints)
+    def known(self, keys: Iterable[Key]) -> frozenset[Key]:
+        """Those of `keys` that an endpoint has.
+
+        Asked at every change: it costs what `keys` are, not what the cluster is.
+        """
+        wanted = frozenset(keys)
+        return frozenset[Key]().union(*(pool.keys & wanted for pool in self.pools.values()))

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from kubernetes import client, config
 from kubernetes.config.incluster_config import InClusterConfigLoader
+from kubernetes.config.kube_config import KubeConfigMerger
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -42,6 +43,7 @@ class Access:
                 config.load_kube_config(
                     self.kubeconfig, client_configuration=configuration, persist_config=False
                 )
+                self._refuse_an_empty_token_file(configuration)
             trim_token(configuration)
         # The client does not check a kubeconfig's shape, and stumbles over it in many ways.
         except (
@@ -85,6 +87,16 @@ class Access:
         home = self.environ.get("HOME") or Path.home()
         return self.environ.get("KUBECONFIG") or str(Path(home) / ".kube" / "config")
 
+    def _refuse_an_empty_token_file(self, configuration: client.Configuration) -> None:
+        """Raise `ConfigException` for one: the client would go on without any credentials."""
+        if _TOKEN in configuration.api_key:
+            return
+        merged = KubeConfigMerger(self.kubeconfig).config
+        _, active = config.list_kube_config_contexts(self.kubeconfig)
+        user = merged["users"].get_with_name(active["context"].get("user"), safe=True)
+        if user is not None and "tokenFile" in user["user"]:
+            raise config.ConfigException("the token file is empty")
+
     def _complaint(self, error: Exception) -> str:
         where = self.service_account if self.in_cluster else self.kubeconfig
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -99,10 +111,12 @@ def trim_token(configuration: Any) -> None:  # its types do not know the hook
     """Take what no header can carry off the token, now and whenever the client reads it again.
 
     A file's final newline is usual, and the client passes it on. Raises `ConfigException` for a
-    token that is none; its text appears in no message.
+    token that is none (RFC 6750, 2.1); its text appears in no message.
     """
     token = str(configuration.api_key.get(_TOKEN) or "").strip()
     if token:
+        if token.lower() == "bearer":  # the scheme alone
+            raise config.ConfigException("the token is blank")
         if not (token.isascii() and token.isprintable()):
             raise config.ConfigException("the token has characters that no token has")
         configuration.api_key[_TOKEN] = token

@@ -15,6 +15,7 @@ from kubernetes import client, config
 
 from cache.cutoff import Cutoff, announce_sockets
 from cache.kubeconfig import Access, SourceUnavailable
+from cache.pages import parse_page
 from cache.source import EVENT_KINDS, Event, Listing, SourceError, items_of
 
 #: Slices a page.
@@ -64,6 +65,11 @@ class KubernetesSource:
         self._limits = limits or Limits()
         self._cutoff = Cutoff(0.0)
         self._client: client.ApiClient | None = None
+
+    @property
+    def longest_list(self) -> float:
+        """Seconds that all pages of a list may take together."""
+        return self._limits.listing
 
     def connect(self) -> None:
         """Read configuration, credentials and namespace; nothing is sent yet.
@@ -127,7 +133,7 @@ class KubernetesSource:
         finally:
             response.close()  # which keeps the connection if all has been read
         try:
-            page = json.loads(body)
+            page = parse_page(body)
         except (ValueError, RecursionError) as error:
             raise SourceError("garbage", f"the API server's answer is no JSON: {error}") from error
         if not _is_list(page):

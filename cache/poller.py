@@ -20,9 +20,11 @@ FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_INTERVALS = 5
 #: Before the first good list nobody can be served, so a failed one is repeated at least so often.
 FIRST_LIST_RETRY_SECONDS = 0.5
-#: The thread counts as stuck when its next sign of life is overdue by this long. Whatever it does
-#: without announcing how long is bounded well below it.
-STUCK_SECONDS = 60.0
+#: The thread counts as stuck when its next sign of life is overdue by this many poll intervals,
+#: within these bounds in seconds. What takes long, it announces: a list, a watch, a wait. The rest
+#: is work on what came, which a busy machine may stretch.
+STUCK_INTERVALS = 10
+STUCK_LEAST_SECONDS, STUCK_MOST_SECONDS = 3.0, 60.0
 #: A watch that was forbidden is tried again after this long: rights may have been granted, or an
 #: API server was only starting, which forbids everything for some milliseconds.
 WATCH_AGAIN_SECONDS = 60.0
@@ -52,6 +54,9 @@ class Poller:
         self._store = store
         self._slices = slices
         self._poll_seconds = poll_seconds
+        self._stuck_after = min(
+            max(STUCK_INTERVALS * poll_seconds, STUCK_LEAST_SECONDS), STUCK_MOST_SECONDS
+        )
         self._watch_from = 0.0 if watch else float("inf")
         self._jitter = jitter
         self._on_change = on_change
@@ -93,7 +98,7 @@ class Poller:
         if not self._thread.is_alive():
             return "the discovery thread is not running"
         overdue = self._clock() - self._sign_due
-        if overdue > STUCK_SECONDS:
+        if overdue > self._stuck_after:
             return f"the discovery thread has been stuck for {overdue:.0f} s"
         return None
 
@@ -104,7 +109,7 @@ class Poller:
 
     def step(self) -> None:
         """One list and what follows it: a watch until the next is due, or a wait."""
-        started = self._sign_of_life()
+        started = self._sign_of_life(then=self._source.longest_list)
         try:
             listing = self._source.list()
         except SourceError as error:

@@ -141,7 +141,8 @@ class SliceSet:
 
     def replace(self, items: Iterable[object]) -> list[str]:
         """Make `items`, a complete list, the truth; return why what was newly skipped was."""
-        before, self._slices = self._slices, {}
+        before = self._slices
+        slices: dict[str, _Held] = {}
         skipped: list[str] = []
         for raw in items:
             name = _slice_name(raw)
@@ -153,7 +154,8 @@ class SliceSet:
             if held is None or held.version != version:
                 held = _Held(version, read_slice(raw, self._reading))
                 skipped.extend(held.read.skipped)
-            self._slices[name] = held
+            slices[name] = held
+        self._slices = slices
         changed = [
             held
             for name in before.keys() | self._slices.keys()
@@ -238,4 +240,4 @@ def _version(raw: Any) -> object:
     """What differs between two versions of an object; a file's slices may have no such mark."""
     metadata = raw["metadata"]
     mark = (metadata.get("uid"), metadata.get("resourceVersion"))
-    return raw if None in mark else mark
+    return repr(raw) if None in mark else mark  # spelled out, since 1 == True

@@ -52,6 +52,10 @@ _LIST_KINDS: Final = ("List", "EndpointSliceList")
 class Source(Protocol):
     """Where slices come from. Implementations raise `SourceError` and nothing else."""
 
+    @property
+    def longest_list(self) -> float:
+        """Seconds within which a list ends, well or badly; after more of them it never may."""
+
     def list(self) -> Listing:
         """Return all slices that are selected now."""
 
@@ -68,6 +72,8 @@ class FileSource:
     Whoever edits it leaves each slice's `resourceVersion` as it is, so that mark is taken off.
     """
 
+    longest_list: Final = 0.0  # nothing bounds it, and nothing needs time that can be told
+
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
@@ -75,8 +81,8 @@ class FileSource:
         """Read the file; raises `SourceError("file")` if it can't be read or is no list."""
         try:
             text = self._path.read_text(encoding="utf-8")
-            document = json.loads(text) if text.lstrip()[:1] == "{" else yaml.safe_load(text)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            document = json.loads(text) if text.lstrip()[:1] == "{" else _as_json(text)
+        except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise SourceError("file", f"{self._path}: {error}") from error
         if (
             not isinstance(document, dict)
@@ -97,6 +103,11 @@ class FileSource:
 
     def renew_credentials(self) -> None:
         """A file needs none."""
+
+
+def _as_json(text: str) -> Any:
+    """A YAML document as JSON has it: dates as text, and neither cycles nor endless numbers."""
+    return json.loads(json.dumps(yaml.safe_load(text), default=str))
 
 
 def items_of(document: dict[str, Any]) -> list[object]:

@@ -39,6 +39,7 @@ class ApiCall:
         self.query: Mapping[str, str] = {name: each[0] for name, each in request.query.items()}
         self.token = _bearer_token(request)
         self.dripping = False
+        self.retry_after = 1  # seconds that an overloaded server asks for
         self.keep_alive = request.headers.get("connection", "").lower() != "close"
         self._reader = reader
         self._writer = writer

@@ -51,7 +51,8 @@ class ApiServer:
 
     `tokens` are the bearer tokens that open it. `expired_watch` chooses how a watch from a
     forgotten resourceVersion is told: an ERROR event, as current servers do, or HTTP 410.
-    `bookmark_seconds` is the time between bookmarks of watches opened from now on.
+    `bookmark_seconds` is the time between bookmarks of watches opened from now on. `retry_after`
+    is what a 429 and a 503 ask clients to wait, in seconds.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ApiServer:
         self.tokens = {TOKEN}
         self.expired_watch: Literal["event", "http"] = "event"
         self.bookmark_seconds = 60.0
+        self.retry_after = 1
         self.requests: list[SeenRequest] = []
         self.address, self.port = address, port
         self._loop = loop
@@ -175,6 +177,7 @@ class ApiServer:
         """Answer one request; whether the connection can take another."""
         verb = "watch" if request.parameter("watch") in TRUE else "list"
         call = ApiCall(request, verb, reader, writer)
+        call.retry_after = self.retry_after
         if self._side_door and request.path.startswith("/simulator"):
             await self._side_door(call)
             return call.keep_alive

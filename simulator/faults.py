@@ -24,12 +24,14 @@ class FaultKind(StrEnum):
     GARBAGE = "garbage"  # 200 with a body that is not JSON
     TRUNCATED = "truncated"  # cut in the middle of its JSON
     DRIP = "drip"  # a byte every half second
+    ENDLESS = "endless"  # 200 and white space, as fast as it is read, for ever
     EXPIRE_MID_PAGES = "expire-mid-pages"  # 410 for the second page and later ones
     FREEZE_WATCH = "freeze-watch"  # open watches fall silent until healed: no event, no end
     BREAK_WATCH = "break-watch"  # open watches are reset, now and once
 
 
 SCOPES = ("all", "list", "watch")
+_SPACE = b" " * 2**20
 
 
 @dataclass(slots=True)
@@ -113,7 +115,8 @@ async def _hang(call: ApiCall) -> None:
 
 async def _throttled(call: ApiCall) -> None:
     text = b"Too many requests, please try again later.\n"
-    await call.answer(429, text, content_type="text/plain; charset=utf-8", retry_after=1)
+    seconds = call.retry_after
+    await call.answer(429, text, content_type="text/plain; charset=utf-8", retry_after=seconds)
 
 
 async def _internal(call: ApiCall) -> None:
@@ -125,7 +128,7 @@ async def _internal(call: ApiCall) -> None:
 
 async def _unavailable(call: ApiCall) -> None:
     message = "the server is currently unable to handle the request"
-    await call.refuse(Refusal(503, message, "ServiceUnavailable", retry_after=1))
+    await call.refuse(Refusal(503, message, "ServiceUnavailable", retry_after=call.retry_after))
 
 
 async def _garbage(call: ApiCall) -> None:
@@ -149,6 +152,12 @@ async def _truncated(call: ApiCall) -> None:
     await call.send_chunk(line[: len(line) // 2])
 
 
+async def _endless(call: ApiCall) -> None:
+    await call.start_stream()
+    while True:  # until the client has had enough, which ends the call
+        await call.send_chunk(_SPACE)
+
+
 ANSWERS: dict[FaultKind, Callable[[ApiCall], Awaitable[None]]] = {
     FaultKind.HANG: _hang,
     FaultKind.THROTTLED: _throttled,
@@ -156,4 +165,5 @@ ANSWERS: dict[FaultKind, Callable[[ApiCall], Awaitable[None]]] = {
     FaultKind.UNAVAILABLE: _unavailable,
     FaultKind.GARBAGE: _garbage,
     FaultKind.TRUNCATED: _truncated,
+    FaultKind.ENDLESS: _endless,
 }

@@ -39,6 +39,8 @@ class Watch:
 class World:
     """The script, the time, and what happened."""
 
+    longest_list = 3.0
+
     def __init__(self) -> None:
         self.now = 1000.0
         self.lists: list[Listing | Exception] = []

@@ -79,7 +79,9 @@ def test_a_pool_counts_its_endpoints_by_state(endpoints: tuple[Endpoint, ...], t
 def test_a_snapshot_is_sorted_by_model_and_knows_every_identity() -> None:
     snapshot = Snapshot({"b": Pool("b", (READY,)), "a": Pool("a", (READY, NOT_READY))}, 1.0)
     assert list(snapshot.pools) == ["a", "b"]
-    assert snapshot.keys() == {READY.key, NOT_READY.key}
+    gone = ("10.0.0.99", 8000)
+    assert snapshot.known([READY.key, NOT_READY.key, gone]) == {READY.key, NOT_READY.key}
+    assert snapshot.known([gone]) == frozenset()
 
 
 def test_nothing_of_a_snapshot_can_be_changed() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cache.poller import FIRST_BACKOFF_SECONDS, FIRST_LIST_RETRY_SECONDS, STUCK_SECONDS
+from cache.poller import FIRST_BACKOFF_SECONDS, FIRST_LIST_RETRY_SECONDS
 from cache.slices import Reading, SliceSet
 from cache.source import Event, Listing, SourceError
 from cache.store import EndpointsUnknown
@@ -197,6 +197,8 @@ def test_a_poller_that_was_not_started_is_in_trouble(world: World) -> None:
 class Buggy:
     """A source that breaks its promise to raise nothing but `SourceError`."""
 
+    longest_list = 30.0
+
     def list(self) -> Listing:
         raise ZeroDivisionError("a bug")
 
@@ -244,16 +246,20 @@ class Silent(Buggy):
         return listing()
 
 
-def test_a_thread_that_hangs_is_told_after_a_minute(world: World) -> None:
+@pytest.mark.parametrize(("poll", "patience"), [(0.1, 3.0), (2.0, 20.0), (300.0, 60.0)])
+def test_a_thread_that_hangs_is_told_ten_intervals_after_the_longest_list(
+    world: World, poll: float, patience: float
+) -> None:
     source = Silent(world)
-    polled = Polled(world, source=source)
+    polled = Polled(world, source=source, poll=poll)
     polled.poller.start()
     wait_for(lambda: source.asked, "it hangs")
     try:
-        world.now += STUCK_SECONDS
+        world.now += source.longest_list + patience
         assert polled.poller.trouble() is None
         world.now += 1
-        assert polled.poller.trouble() == "the discovery thread has been stuck for 61 s"
+        stuck = f"the discovery thread has been stuck for {patience + 1:.0f} s"
+        assert polled.poller.trouble() == stuck
     finally:
         polled.poller.stop()
         source.hanging = False

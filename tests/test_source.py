@@ -119,3 +119,14 @@ def test_a_file_is_read_anew_each_time(path: Path) -> None:
 
 def test_a_file_needs_no_credentials(path: Path) -> None:
     FileSource(str(path)).renew_credentials()
+
+
+@pytest.mark.parametrize(
+    "label", ["0x" + "f" * 5000, "&a [*a]"], ids=["an endless number", "a cycle"]
+)
+def test_yaml_that_no_json_can_say_is_no_list(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "slices.yaml"
+    path.write_text(f"items:\n- metadata: {{name: a, labels: {{port: {label}}}}}\n")
+    with pytest.raises(SourceError) as failed:
+        FileSource(str(path)).list()
+    assert failed.value.kind == "file"

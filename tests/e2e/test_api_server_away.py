@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
+from cache.poller import MAX_BACKOFF_INTERVALS
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
@@ -31,6 +33,7 @@ def ask_until(gateway: GatewayProcess, condition: Callable[[], object]) -> list[
     return statuses
 
 
+@pytest.mark.fault(1, 2)
 @pytest.mark.parametrize(
     ("fault", "result"), [("refuse", "unreachable"), ("hang", "timeout"), ("500", "server_error")]
 )
@@ -60,6 +63,7 @@ def test_an_api_server_away_for_ten_polls_costs_no_request(
     assert gateway.metric("gateway_snapshot_age_seconds") > away
 
 
+@pytest.mark.fault(1)
 def test_a_pod_that_dies_while_the_api_server_is_away_costs_no_client_an_error(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -77,6 +81,7 @@ def test_a_pod_that_dies_while_the_api_server_is_away_costs_no_client_an_error(
     assert gateway.endpoints()[dying.name] in ("ready", "set_aside")
 
 
+@pytest.mark.fault(1)
 def test_what_changed_meanwhile_is_known_soon_after_the_api_server_is_back(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -97,6 +102,7 @@ def test_what_changed_meanwhile_is_known_soon_after_the_api_server_is_back(
     assert "discovery works again" in gateway.logs()
 
 
+@pytest.mark.fault(1)
 def test_an_outage_is_said_once_and_not_at_every_poll(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -108,6 +114,7 @@ def test_an_outage_is_said_once_and_not_at_every_poll(
     assert len([line for line in said if line["level"] == "warning"]) == 1
 
 
+@pytest.mark.fault(1)
 def test_a_list_older_than_the_ttl_is_not_trusted_until_there_is_a_new_one(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -136,6 +143,7 @@ def test_a_list_older_than_the_ttl_is_not_trusted_until_there_is_a_new_one(
     assert gateway.chat().status_code == 200
 
 
+@pytest.mark.fault(1)
 def test_events_of_a_watch_do_not_make_an_old_list_younger(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -148,6 +156,35 @@ def test_events_of_a_watch_do_not_make_an_old_list_younger(
 
     wait_for(lambda: new.name in gateway.endpoints(), "the event has come")
     assert gateway.status()["snapshot_age_seconds"] > 0.5
+
+
+@pytest.mark.fault(6)
+def test_an_api_server_that_asks_for_a_minute_is_asked_again_after_a_few_intervals(
+    cluster: Cluster,
+    start_gateway: GatewayFactory,
+    record_property: Callable[[str, object], None],
+) -> None:
+    model = cluster.model("llama", engine=Engine(tokens=1))
+    gateway = start_gateway(**FAST).ready()
+    cluster.api.retry_after = 60
+    cluster.api.fault("429", on="list", times=1)
+    cluster.api.fault("503", on="list", times=1)
+    statuses = ask_until(gateway, lambda: failed_polls(gateway) == 2)
+    good = gateway.metric("gateway_polls_total", result="ok")
+    statuses += ask_until(
+        gateway, lambda: gateway.metric("gateway_polls_total", result="ok") > good
+    )
+
+    assert set(statuses) == {200}
+    assert gateway.counted("gateway_polls_total", "result").keys() >= {"throttled", "server_error"}
+    lists = [seen.at for seen in cluster.api.requests if seen.verb == "list"]
+    waits = [later - at for at, later in pairwise(lists)]
+    longest = MAX_BACKOFF_INTERVALS * POLL_SECONDS
+    assert sum(wait > 0.99 * longest for wait in waits) >= 2, "it honours what it is asked for"
+    assert max(waits) < longest + 10, "but no further than that"
+    new = model.add_pod()
+    wait_for(lambda: new.name in gateway.endpoints(), "changes are seen again")
+    record_property("row 6: asked to wait 60 s, waited", f"{max(waits):.2f} s")
 
 
 @pytest.mark.parametrize("watch", ["true", "false"])

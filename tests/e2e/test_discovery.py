@@ -23,6 +23,7 @@ LIST_FAULTS = {
     "503": "server_error",
     "garbage": "garbage",
     "truncated": "unreachable",
+    "endless": "garbage",
     "hang": "timeout",
 }
 
@@ -63,6 +64,7 @@ def wait_for_new_pod(gateway: GatewayProcess, model: Model, patience: float = 20
     wait_for(lambda: states(gateway, model).get(pod.name) == "ready", "it is known", patience)
 
 
+@pytest.mark.fault(1, 2, 3, 4, 6, 7)
 @pytest.mark.parametrize(("fault", "result"), LIST_FAULTS.items(), ids=LIST_FAULTS)
 def test_a_failed_list_is_counted_never_believed_and_got_over(
     town: Place, model: Model, fault: str, result: str
@@ -81,7 +83,8 @@ def test_a_failed_list_is_counted_never_believed_and_got_over(
     wait_for_new_pod(gateway, model)
 
 
-def test_a_throttled_gateway_waits_as_long_as_it_is_asked_to(town: Place, model: Model) -> None:
+@pytest.mark.fault(6)
+def test_a_throttled_gateway_waits_the_second_it_is_asked_for(town: Place, model: Model) -> None:
     api = town.cluster.api
     before = polls(town.gateway, "throttled")
     api.fault("429", on="list", times=1)
@@ -95,9 +98,10 @@ def test_a_throttled_gateway_waits_as_long_as_it_is_asked_to(town: Place, model:
     assert next_list()[0] - refused_at >= 0.99  # Retry-After: 1
 
 
+@pytest.mark.fault(5)
 def test_a_list_that_expires_between_its_pages_begins_again(town: Place, model: Model) -> None:
     gateway = town.gateway
-    names = [f"{model.name}-{number}" for number in range(501)]  # a page holds 500
+    names = [f"{model.name}-{number}" for number in range(501)]  # which takes many pages
     for number, name in enumerate(names):
         town.cluster.put_slice(
             {
@@ -127,6 +131,7 @@ def test_a_list_that_expires_between_its_pages_begins_again(town: Place, model: 
     wait_for(lambda: known() == 1, "what was deleted is gone")
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("told", ["event", "http"])
 def test_a_watch_from_a_forgotten_version_is_followed_by_a_list(
     town: Place, model: Model, told: str
@@ -173,6 +178,7 @@ def test_a_server_that_breaks_every_watch_is_not_asked_without_a_pause(
     assert len(api.requests) - asked <= 2 * (2 / POLL_SECONDS) + 6
 
 
+@pytest.mark.fault(5)
 def test_an_endpoint_deleted_while_the_watch_was_down_is_gone_after_it(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -188,6 +194,7 @@ def test_an_endpoint_deleted_while_the_watch_was_down_is_gone_after_it(
     wait_for(lambda: gateway.endpoints() == {stays.name: "ready"}, "the deletion is known", 5.0)
 
 
+@pytest.mark.fault(4)
 def test_without_the_right_to_watch_it_polls_and_says_so_once(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -204,6 +211,7 @@ def test_without_the_right_to_watch_it_polls_and_says_so_once(
     assert [seen.verb for seen in cluster.api.requests].count("watch") == 1
 
 
+@pytest.mark.fault(2)
 def test_a_frozen_watch_hides_a_change_for_hardly_longer_than_a_poll(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -214,6 +222,7 @@ def test_a_frozen_watch_hides_a_change_for_hardly_longer_than_a_poll(
     wait_for_new_pod(gateway, model, patience=1.0 + 1.0)
 
 
+@pytest.mark.fault(3, 8)
 def test_a_rotated_token_is_read_again_as_soon_as_the_old_one_is_refused(
     cluster: Cluster, start_gateway: GatewayFactory, tmp_path: Path
 ) -> None:

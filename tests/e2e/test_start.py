@@ -122,7 +122,8 @@ def test_an_empty_variable_counts_as_absent(
     assert gateway.chat().status_code == 200
 
 
-@pytest.mark.parametrize("fault", ["refuse", "hang", "500"])
+@pytest.mark.fault(1, 2, 3, 4)
+@pytest.mark.parametrize("fault", ["refuse", "hang", "401", "403", "500"])
 def test_before_the_first_list_nothing_is_called_unknown(
     cluster: Cluster, start_gateway: GatewayFactory, fault: str
 ) -> None:
