@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -55,6 +58,7 @@ STREAMS_THAT_DIE = [
 ]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("how", STREAMS_THAT_DIE)
 def test_a_stream_whose_endpoint_dies_ends_with_the_event_that_says_so(
     here: Place, how: str
@@ -66,6 +70,7 @@ def test_a_stream_whose_endpoint_dies_ends_with_the_event_that_says_so(
     assert tokens == 2 or "tokens" not in how, "what came before must pass"
 
 
+@pytest.mark.fault(14)
 def test_a_stream_that_falls_silent_ends_with_the_event_that_says_so(here: Place) -> None:
     processes = [process_of(pod) for pod in here.cluster.models["llama"].pods]
     left_before = sum(len(process.closed_early) for process in processes)
@@ -78,6 +83,41 @@ def test_a_stream_that_falls_silent_ends_with_the_event_that_says_so(here: Place
     )
 
 
+TOTAL_SECONDS = 1.0
+
+
+@on_both_paths
+def hasty(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """No answer may take longer than `TOTAL_SECONDS`."""
+    directory = tmp_path_factory.mktemp("hasty")
+    with place(directory, relay=request.param, total_timeout=str(TOTAL_SECONDS)) as hasty:
+        hasty.deploy("llama")
+        yield hasty
+
+
+@pytest.mark.fault(14)
+def test_an_answer_that_goes_on_and_on_is_cut_when_it_has_taken_too_long(hasty: Place) -> None:
+    """It is never silent for long, so that nothing else ends it."""
+    process = process_of(hasty.cluster.models["llama"].pods[0])
+    left_before, begun = len(process.closed_early), time.monotonic()
+    tokens = post(chat_body(stream=True, max_tokens=10**6))
+    errors = hasty.gateway.counted("gateway_errors_total", "code")
+    with ThreadPoolExecutor(2) as clients:
+        stream, other = clients.map(hasty.exchange, [tokens, behaving("drip-chunk=0.5")])
+    assert time.monotonic() - begun >= TOTAL_SECONDS
+    check_broken_stream(stream, "upstream_timeout")
+    assert b'"content":"tok ' in stream.content, "what came before must pass"
+    assert (other.status, other.complete, other.reset) == (200, False, False)
+    wait_for(lambda: len(process.closed_early) == left_before + 2, "both are told to stop")
+
+    def counted() -> Counter[str]:
+        return Counter(hasty.gateway.counted("gateway_errors_total", "code")) - Counter(errors)
+
+    wait_for(lambda: counted() == {"upstream_timeout": 2}, "each is counted, and as nothing else")
+
+
 def test_a_client_on_http_1_0_gets_the_event_too(here: Place) -> None:
     request = post(
         chat_body(stream=True), "x-sim-behaviour: die-after-tokens=2", version="1.0", close=False
@@ -87,6 +127,7 @@ def test_a_client_on_http_1_0_gets_the_event_too(here: Place) -> None:
     assert b"[DONE]" not in answer.content
 
 
+@pytest.mark.fault(15)
 def test_a_stream_short_of_its_length_is_not_filled_up_with_the_event(here: Place) -> None:
     with counted_once(here.gateway, "upstream_died"):
         answer = here.exchange(behaving("short-length", stream=True))
@@ -118,6 +159,7 @@ ANSWERS_THAT_DIE = [
 ]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("how", ANSWERS_THAT_DIE)
 def test_an_answer_that_is_no_stream_is_visibly_short(here: Place, how: str) -> None:
     with counted_once(here.gateway, "upstream_died"):
@@ -129,6 +171,7 @@ def test_an_answer_that_is_no_stream_is_visibly_short(here: Place, how: str) -> 
     assert b"upstream_died" not in answer.raw, "an event is not for such an answer"
 
 
+@pytest.mark.fault(14)
 def test_an_answer_that_is_no_stream_and_falls_silent_is_cut_visibly(here: Place) -> None:
     with counted_once(here.gateway, "upstream_idle"):
         answer = here.exchange(behaving("stall-after-tokens=1"))
@@ -137,6 +180,7 @@ def test_an_answer_that_is_no_stream_and_falls_silent_is_cut_visibly(here: Place
     assert not answer.reset
 
 
+@pytest.mark.fault(15)
 def test_a_broken_answer_without_length_ends_in_a_reset_for_http_1_0(here: Place) -> None:
     """Nothing but a reset tells such a client that something is missing."""
     request = post(chat_body(), "x-sim-behaviour: truncated-chunk", version="1.0", close=False)

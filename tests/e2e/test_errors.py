@@ -7,6 +7,7 @@ import pytest
 from simulator.pod import Engine
 from tests.e2e.expect import API, INVALID, OVERLOADED, Expected, check_error, counted_once
 from tests.e2e.place import Place, place, process_of, seen_by
+from tests.harness import wait_for
 from tests.wire import Wire, behaving, chat_body, head_of, in_chunks, post
 
 MAX_BODY = 1_000_000
@@ -56,6 +57,7 @@ RETRIABLE = {
 }
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("case", RETRIABLE)
 def test_what_will_pass_is_told_to_be_retriable_and_when(here: Place, case: str) -> None:
     request, expected = RETRIABLE[case]
@@ -126,6 +128,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_clients_mistake_is_named_and_not_to_be_repeated(here: Place, case: str) -> None:
     request, expected = MISTAKES[case]
@@ -135,6 +138,7 @@ def test_a_clients_mistake_is_named_and_not_to_be_repeated(here: Place, case: st
     assert (answer.value("allow") == "POST") == (expected.status == 405)
 
 
+@pytest.mark.fault(20)
 def test_a_body_of_exactly_the_limit_is_taken(here: Place) -> None:
     body = chat_body().ljust(MAX_BODY)
     assert here.exchange(post(body)).status == 200
@@ -142,6 +146,7 @@ def test_a_body_of_exactly_the_limit_is_taken(here: Place) -> None:
     assert here.exchange(in_pieces).status == 200
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     "how", ["garbage", "bare-lf", "obs-fold", "both-framings", "two-lengths", "many-headers",
             "huge-header"],
@@ -158,18 +163,29 @@ def test_an_answer_that_is_not_http_is_a_502_and_not_repeated(
     assert len(seen_by(*pods)) == seen_before + 1
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("how", ["reset-before-head", "close-before-head"])
 def test_a_request_whose_endpoints_die_is_a_502(here: Place, how: str) -> None:
+    pods = here.cluster.models["llama"].pods
+    seen_before = len(seen_by(*pods))
     with counted_once(here.gateway, "upstream_reset"):
         answer = here.exchange(behaving(how))
     check_error(answer, Expected(502, "upstream_reset", API, says="may have run"))
+    assert len(seen_by(*pods)) <= seen_before + 2, "one replay, which the budget may not have"
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("how", ["stall-before-head=5", "slow-head=5"])
 def test_an_endpoint_without_a_head_in_time_is_a_504(here: Place, how: str) -> None:
+    processes = [process_of(pod) for pod in here.cluster.models["llama"].pods]
+    left_before = sum(len(process.closed_early) for process in processes)
     with counted_once(here.gateway, "upstream_timeout"):
         answer = here.exchange(behaving(how))
     check_error(answer, Expected(504, "upstream_timeout", API, says="within the limit"))
+    wait_for(
+        lambda: sum(len(process.closed_early) for process in processes) > left_before,
+        "the endpoint is told to stop",
+    )
 
 
 def test_the_errors_of_get_requests_have_the_same_form(here: Place) -> None:
@@ -180,6 +196,22 @@ def test_the_errors_of_get_requests_have_the_same_form(here: Place) -> None:
     assert head.value("x-gateway-error") == "unknown_path"
 
 
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
+def test_where_only_posts_are_forwarded_no_other_method_reaches_a_pod(
+    here: Place, method: str
+) -> None:
+    pods = here.cluster.models["llama"].pods
+    seen_before = len(seen_by(*pods))
+    with counted_once(here.gateway, "method_not_allowed"):
+        answer = here.exchange(post(method=method))
+    assert (answer.status, answer.value("allow")) == (405, "POST")
+    assert answer.value("x-gateway-error") == "method_not_allowed"
+    assert (answer.body == b"") == (method == "HEAD"), "an answer to HEAD has no content"
+    assert len(seen_by(*pods)) == seen_before
+
+
+@pytest.mark.fault(25)
 def test_a_message_that_is_no_http_is_refused_in_the_same_form(here: Place) -> None:
     answer = here.exchange(b"POST /v1/chat/completions HTTP/1.1\r\nno field\r\n\r\n")
     check_error(answer, invalid("bad_request"))

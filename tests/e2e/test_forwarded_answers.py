@@ -35,6 +35,7 @@ def answer_to(here: Place, canned: CannedPod, *lines: str, body: bytes = b"") ->
     return here.exchange(post(chat_body("canned")))
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 422, 429, 500, 502, 504, 529])
 def test_an_endpoints_own_error_passes_and_is_not_repeated(here: Place, status: int) -> None:
     pods = here.cluster.models["llama"].pods
@@ -49,6 +50,7 @@ def test_an_endpoints_own_error_passes_and_is_not_repeated(here: Place, status: 
     assert len(seen_by(*pods)) == before + 1
 
 
+@pytest.mark.fault(16)
 def test_an_endpoints_error_is_none_of_the_gateways(here: Place) -> None:
     before = here.gateway.metric("gateway_errors_total")
     requests = here.gateway.metric("gateway_requests_total", model="llama", status="500")
@@ -58,6 +60,7 @@ def test_an_endpoints_error_is_none_of_the_gateways(here: Place) -> None:
     assert counted == requests + 1
 
 
+@pytest.mark.fault(16)
 def test_a_redirect_is_passed_and_not_followed(here: Place) -> None:
     pod = here.cluster.models["llama"].pods[0]
     before = len(seen_by(pod))
@@ -73,13 +76,29 @@ def test_a_relative_location_stays_as_it_is(here: Place, canned: CannedPod) -> N
     assert answer.value("location") == "../x y"
 
 
-def test_compressed_content_is_not_decoded(here: Place) -> None:
-    answer = here.exchange(behaving("gzip"))
+@pytest.mark.fault(16)
+def test_when_to_come_back_passes_in_whatever_form(here: Place, canned: CannedPod) -> None:
+    date = "Fri, 31 Dec 2100 23:59:59 GMT"
+    for status in ("429 Too Many Requests", "503 Service Unavailable", "529 Overloaded"):
+        lines = (f"HTTP/1.1 {status}", f"Retry-After: {date}", "x-should-retry: no")
+        answer = answer_to(here, canned, *lines, "Content-Length: 4", body=b"full")
+        assert head_of(answer.raw)[0] == f"HTTP/1.1 {status}"
+        assert (answer.value("retry-after"), answer.value("retry-after-ms")) == (date, None)
+        assert (answer.value("x-should-retry"), answer.body) == ("no", b"full")
+        assert answer.value("x-gateway-error") is None
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("stream", [False, True])
+def test_compressed_content_is_not_decoded(here: Place, stream: bool) -> None:
+    answer = here.exchange(behaving("gzip", stream=stream))
     assert answer.value("content-encoding") == "gzip"
     assert answer.value("content-length") == str(len(answer.body))
-    assert json.loads(gzip.decompress(answer.body))["object"] == "chat.completion"
+    content = gzip.decompress(answer.body)
+    assert content.endswith(b"data: [DONE]\n\n" if stream else b"}}")
 
 
+@pytest.mark.fault(16)
 def test_an_answer_without_content_stays_without(here: Place, canned: CannedPod) -> None:
     no_content = here.exchange(behaving("no-content"))
     assert (no_content.status, no_content.body) == (204, b"")
@@ -90,16 +109,20 @@ def test_an_answer_without_content_stays_without(here: Place, canned: CannedPod)
     assert not_modified.value("etag") == '"x"'
 
 
-def test_trailers_end_with_the_gateway(here: Place) -> None:
-    answer = here.exchange(behaving("trailers"))
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("stream", [False, True])
+def test_trailers_end_with_the_gateway(here: Place, stream: bool) -> None:
+    answer = here.exchange(behaving("trailers", stream=stream))
     assert answer.complete
-    assert json.loads(answer.content)["object"] == "chat.completion"
+    assert answer.content.endswith(b"data: [DONE]\n\n" if stream else b"}}")
     assert b"x-sim-trailer" not in answer.raw.lower()
 
 
+@pytest.mark.fault(15, 16)
 @pytest.mark.parametrize("how", ["early-hints", "continue-first"])
-def test_informational_answers_end_with_the_gateway(here: Place, how: str) -> None:
-    answer = here.exchange(behaving(how))
+@pytest.mark.parametrize("stream", [False, True])
+def test_informational_answers_end_with_the_gateway(here: Place, how: str, stream: bool) -> None:
+    answer = here.exchange(behaving(how, stream=stream))
     assert answer.status == 200
     assert answer.raw.count(b"HTTP/1.") == 1
     assert answer.value("link") is None

@@ -1,5 +1,6 @@
 """A dying fleet is not hit by a storm, and an endpoint that fails is left alone."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,15 +8,23 @@ import pytest
 
 from simulator.fleet import Pod
 from simulator.model import Model
-from tests.e2e.expect import API, Expected, check_error
+from tests.e2e.expect import API, OVERLOADED, Expected, check_error, counted_once
 from tests.e2e.place import Place, place, process_of, seen_by
+from tests.e2e.test_retries import black_hole
 from tests.harness import wait_for
 from tests.wire import RawAnswer, behaving, chat_body, post
+
+CONNECT_SECONDS = 0.3
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("limits"), strategy="round-robin", replay="false") as here:
+    with place(
+        tmp_path_factory.mktemp("limits"),
+        strategy="round-robin",
+        replay="false",
+        connect_timeout=str(CONNECT_SECONDS),
+    ) as here:
         yield here
 
 
@@ -31,6 +40,7 @@ def state_of(here: Place, pod: Pod) -> str:
     return here.gateway.endpoints(pod.name.rpartition("-")[0])[pod.name]
 
 
+@pytest.mark.fault(17)
 def test_at_most_a_fifth_of_the_requests_are_retries(here: Place) -> None:
     here.cluster.model("dead", pods=5, processes=False)
     wait_for(lambda: len(here.gateway.endpoints("dead")) == 5, "the pods are known")
@@ -42,9 +52,11 @@ def test_at_most_a_fifth_of_the_requests_are_retries(here: Place) -> None:
     assert 0.1 * len(answers) < retries <= max(3, 0.2 * len(answers))
 
 
+@pytest.mark.fault(12)
 def test_without_replay_a_request_that_may_have_run_is_never_repeated(here: Place) -> None:
     model = here.deploy("dying", pods=2)
-    answer = here.exchange(behaving("reset-before-head", "dying"))
+    with counted_once(here.gateway, "upstream_reset"):
+        answer = here.exchange(behaving("reset-before-head", "dying"))
     check_error(answer, Expected(502, "upstream_reset", API))
     assert len(seen_by(*model.pods)) == 1
 
@@ -63,6 +75,7 @@ def set_aside_one(here: Place, name: str) -> tuple[Model, Pod]:
     return model, failing
 
 
+@pytest.mark.fault(18)
 def test_an_endpoint_that_keeps_failing_is_left_alone_until_its_time_is_over(here: Place) -> None:
     before = refused(here)
     model, failing = set_aside_one(here, "failing")
@@ -77,6 +90,7 @@ def test_an_endpoint_that_keeps_failing_is_left_alone_until_its_time_is_over(her
     assert here.gateway.metric("gateway_endpoints", model="failing", state="set_aside") == 0
 
 
+@pytest.mark.fault(18)
 def test_while_an_endpoint_is_set_aside_it_is_not_chosen(here: Place) -> None:
     model, failing = set_aside_one(here, "aside")
     other = model.pods[1].name
@@ -96,6 +110,7 @@ def test_while_an_endpoint_is_set_aside_it_is_not_chosen(here: Place) -> None:
     assert refused(here) <= before + 1, "the request that may have come after its time"
 
 
+@pytest.mark.fault(18)
 def test_a_change_of_its_slice_entry_brings_an_endpoint_back(here: Place) -> None:
     model, failing = set_aside_one(here, "changing")
     for _ in range(2):  # each time for twice as long: the second would be 2 s
@@ -110,6 +125,7 @@ def test_a_change_of_its_slice_entry_brings_an_endpoint_back(here: Place) -> Non
     wait_for(lambda: ask(here, model).value("target-pod") == failing.name, "it is chosen again")
 
 
+@pytest.mark.fault(18)
 def test_the_last_endpoint_is_never_set_aside(here: Place) -> None:
     model = here.deploy("last", pods=1)
     pod = model.pods[0]
@@ -121,6 +137,35 @@ def test_the_last_endpoint_is_never_set_aside(here: Place) -> None:
     assert state_of(here, pod) == "ready"
     process_of(pod).start()
     process_of(pod).become_ready()
+    assert ask(here, model).status == 200
+
+
+@pytest.mark.fault(11, 18)
+def test_black_holes_cost_a_connect_timeout_each_and_the_last_one_is_asked_again(
+    here: Place,
+) -> None:
+    model = here.deploy("holes", pods=2)
+    unreachable = Expected(503, "upstream_unreachable", OVERLOADED)
+    before = here.gateway.metric("gateway_upstream_failures_total", kind="connect_timeout")
+    with black_hole(model.pods[0]), black_hole(model.pods[1]):
+        begun = time.monotonic()
+        for _ in range(3):
+            with counted_once(here.gateway, unreachable.code):
+                check_error(ask(here, model), unreachable, retry_after=1)
+        seconds = time.monotonic() - begun
+        after = here.gateway.metric("gateway_upstream_failures_total", kind="connect_timeout")
+        # The gateway may notice each half a second late, but not wait for nothing.
+        assert seconds < (after - before) * (CONNECT_SECONDS + 0.5)
+        assert seconds >= (after - before) * CONNECT_SECONDS
+
+        def states() -> list[str]:
+            assert ask(here, model).status == 503
+            return sorted(here.gateway.endpoints("holes").values())
+
+        wait_for(lambda: states() == ["ready", "set_aside"], "one is set aside, and one never")
+    for pod in model.pods:
+        process_of(pod).start()
+        process_of(pod).become_ready()
     assert ask(here, model).status == 200
 
 
