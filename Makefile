@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test lint bench lock clean help
+.PHONY: demo test soak lint bench lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -14,6 +14,9 @@ demo: $(VENV)/.run  ## run the gateway on a pretend cluster, with lines to paste
 
 test: $(VENV)/.dev lint  ## every check and test there is
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev  ## minutes of traffic, changes and faults, told in soak-report.md: 10 minutes
+	$(BIN)/python -m pytest tests/soak
 
 lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/ruff format --check .
