@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test soak lint bench lock clean help
+.PHONY: demo test soak lint bench fuzz audit lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -24,18 +24,24 @@ lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 12 minutes, BENCH=--help says more
+bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 18 minutes, BENCH=--help says more
 	$(BIN)/python -m bench.micro
 	$(BIN)/python -m bench $(BENCH)
 
+fuzz: $(VENV)/.run  ## search for input that breaks a parser: 3 minutes, FUZZ_SECONDS=60 for each
+	@$(BIN)/python -m fuzz
+
+audit: $(VENV)/.run $(VENV)-audit/.complete  ## look up vulnerabilities and licences, write an SBOM into audit/
+	@$(BIN)/python -m tools.audit
+
 lock: $(VENV)/.dev  ## compile the locks from the .in files
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --quiet --output-file requirements.txt requirements.in
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --quiet --output-file requirements-dev.txt requirements-dev.in
+	for lock in requirements requirements-dev requirements-fuzz requirements-audit; do \
+		$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-header --quiet --output-file $$lock.txt $$lock.in || exit; \
+	done
 
 clean:  ## remove what was set up
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-fuzz $(VENV)-audit audit .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -48,4 +54,9 @@ $(VENV)/.run: requirements.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)-audit/.complete: requirements-audit.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
 	@touch $@
