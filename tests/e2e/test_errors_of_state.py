@@ -27,6 +27,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield small
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -48,6 +49,7 @@ def test_without_a_valid_key_nothing_is_answered(small: Place, headers: tuple[st
     assert len(seen_by(*small.cluster.models["llama"].pods)) == seen_before
 
 
+@pytest.mark.fault(29)
 def test_a_key_of_the_gateway_is_not_shown_to_endpoints(small: Place) -> None:
     pod = small.cluster.models["llama"].pods[0]
     assert small.exchange(post(chat_body(max_tokens=1), KEY, "x-passes: yes")).status == 200
@@ -56,6 +58,7 @@ def test_a_key_of_the_gateway_is_not_shown_to_endpoints(small: Place) -> None:
     assert b"sesame" not in raw
 
 
+@pytest.mark.fault(29)
 def test_the_models_are_for_holders_of_a_key_only(small: Place) -> None:
     for path in ("/v1/models", "/v1/models/llama"):
         check_error(small.exchange(post(b"", target=path, method="GET")), NO_KEY)
@@ -80,6 +83,7 @@ def test_a_request_beyond_the_last_place_is_told_so_at_once(small: Place) -> Non
     assert small.exchange(post(chat_body(max_tokens=1), KEY)).status == 200
 
 
+@pytest.mark.fault(1)
 def test_what_is_not_known_yet_or_any_more_is_no_404(tmp_path: Path) -> None:
     with Cluster() as cluster:
         cluster.model("llama")

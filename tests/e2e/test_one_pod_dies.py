@@ -48,6 +48,7 @@ def two_pods(cluster: Cluster, gateway: GatewayProcess) -> list[Pod]:
     return pods
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("retries", ["0", "2"])
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 1.2], ids=lambda s: f"after-{s}-s")
 def test_requests_that_had_not_begun_to_be_answered_are_answered_elsewhere(
@@ -81,6 +82,7 @@ def test_while_the_api_server_is_away_a_dead_pod_costs_no_client_of_a_burst_anyt
     assert gateway.endpoints()[dying.name] in ("ready", "set_aside")
 
 
+@pytest.mark.fault(12, 13)
 @pytest.mark.parametrize("setting", ["a path that may store", "no replay"])
 def test_what_must_not_run_twice_does_not_whatever_connection_it_came_on(
     cluster: Cluster, start_gateway: GatewayFactory, setting: str

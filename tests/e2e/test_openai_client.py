@@ -103,6 +103,7 @@ def test_it_names_a_mistake_at_once(client: OpenAI, pods: list[str]) -> None:
     assert "least-request, power-of-two, random, round-robin" in strategy.value.message
 
 
+@pytest.mark.fault(29)
 def test_a_wrong_key_is_an_authentication_error(
     cluster: Cluster, start_gateway: GatewayFactory, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -54,6 +54,7 @@ def finished(answer: RawAnswer) -> bool:
     return answer.complete and answer.content.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.fault(22)
 def test_a_killed_relay_breaks_its_streams_visibly_and_is_back_within_a_second(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_killed_relay_breaks_its_streams_visibly_and_is_back_within_a_second(
     assert set(gateway.endpoints().values()) == {"ready"}, "the endpoint is not to blame"
 
 
+@pytest.mark.fault(22)
 def test_a_relay_that_is_back_has_streams_again(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
