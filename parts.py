@@ -105,7 +105,9 @@ def build(
     """
     rng = rng or random.Random()
     store = SnapshotStore(settings.cache_ttl, clock)
-    in_flight, aside = InFlight(), SetAside(clock)
+    in_flight = InFlight()
+    # Longer than a connect may take: its failure ends the trial, and not the clock.
+    aside = SetAside(clock, trial_seconds=2 * settings.connect_timeout)
     connections = ConnectionPool(
         clock,
         per_endpoint=settings.threads,

@@ -11,6 +11,8 @@ FAILURES = 3
 #: … for so many seconds the first time, twice as long each further time, up to the longest.
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 30.0
+#: Seconds for which one that comes back gets no request after its first, unless told otherwise.
+TRIAL_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -19,17 +21,21 @@ class _Record:
     failures: int = 0
     times: int = 0
     until: float = 0.0
+    trial_ends: float = 0.0
 
 
 class SetAside:
     """The list of endpoints set aside.
 
     Only failures of the connection count, never an HTTP status. The last routable endpoint of a
-    pool is never set aside, and a change of its slice entry brings any of them back.
+    pool is never set aside, and a change of its slice entry brings any of them back. One whose time
+    is over is tried with one request, and gets no other until that has succeeded or failed, or
+    `trial_seconds` have passed: a black hole would swallow all that come while a connect times out.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, trial_seconds: float = TRIAL_SECONDS) -> None:
         self._clock = clock
+        self._trial_seconds = trial_seconds
         self._lock = threading.Lock()  # guards: _records and what is in them
         self._records: dict[Key, _Record] = {}
 
@@ -38,6 +44,7 @@ class SetAside:
         with self._lock:
             record = self._records.setdefault(endpoint.key, _Record(endpoint))
             record.failures += 1
+            record.trial_ends = 0.0
             now = self._clock()
             if record.failures < FAILURES or record.until > now:
                 return
@@ -58,12 +65,25 @@ class SetAside:
         return endpoint.key not in self._records
 
     def free(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
-        """Those of `endpoints` that are not set aside now; all of them if none were left."""
+        """Those of `endpoints` that are not set aside or tried now; all of them if none were left.
+
+        One that is being tried is better than one that is set aside.
+        """
         if not self._records:
             return endpoints
         with self._lock:
             now = self._clock()
-            return [one for one in endpoints if self._is_free(one, now)] or endpoints
+            free = [one for one in endpoints if self._is_free(one, now)] or endpoints
+            return [one for one in free if not self._is_tried(one, now)] or free
+
+    def chosen(self, endpoint: Endpoint) -> None:
+        """Note that a request goes to `endpoint`: for one that was set aside it is the trial."""
+        if endpoint.key not in self._records:  # spares the lock where all is well
+            return
+        with self._lock:
+            record = self._records.get(endpoint.key)
+            if record is not None and record.times:
+                record.trial_ends = self._clock() + self._trial_seconds
 
     def observe(self, snapshot: Snapshot) -> None:
         """Forget endpoints whose slice entry is gone or has changed; free a pool's last ones."""
@@ -90,3 +110,7 @@ class SetAside:
     def _is_free(self, endpoint: Endpoint, now: float) -> bool:
         record = self._records.get(endpoint.key)
         return record is None or record.until <= now
+
+    def _is_tried(self, endpoint: Endpoint, now: float) -> bool:
+        record = self._records.get(endpoint.key)
+        return record is not None and record.trial_ends > now

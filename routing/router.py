@@ -119,6 +119,7 @@ class Candidates:
             return None
         lease = self._router.in_flight.pick(self._strategy, self._router.aside.free(untried))
         self._tried.add(lease.endpoint.key)
+        self._router.aside.chosen(lease.endpoint)
         return lease
 
     def is_sound(self, endpoint: Endpoint) -> bool:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from cache.endpoints import Endpoint
-from routing.aside import FAILURES, FIRST_SECONDS, LONGEST_SECONDS, SetAside
+from routing.aside import FAILURES, FIRST_SECONDS, LONGEST_SECONDS, TRIAL_SECONDS, SetAside
 from tests.fakes import Clock, endpoint, endpoints, snapshot
 
 POOL = endpoints(3)
@@ -163,3 +163,40 @@ def test_an_address_that_two_models_share_stays_set_aside(aside: SetAside) -> No
     other = dataclasses.replace(ONE, pod=None)
     aside.observe(snapshot(llama=POOL, qwen=[other, TWO]))
     assert aside.set_aside() == [ONE.key]
+
+
+def test_one_that_comes_back_gets_one_request_until_that_is_over(
+    aside: SetAside, clock: Clock
+) -> None:
+    fail(aside, ONE)
+    clock.now += FIRST_SECONDS
+    assert list(aside.free(POOL)) == list(POOL)
+    aside.chosen(ONE)
+    assert list(aside.free(POOL)) == [TWO, THREE]
+    assert list(aside.free([ONE])) == [ONE], "better than none"
+    aside.succeeded(ONE)
+    assert list(aside.free(POOL)) == list(POOL)
+
+
+def test_a_trial_that_fails_sets_it_aside_again(aside: SetAside, clock: Clock) -> None:
+    fail(aside, ONE)
+    clock.now += FIRST_SECONDS
+    aside.chosen(ONE)
+    fail(aside, ONE, times=1)
+    assert aside.set_aside() == [ONE.key]
+    clock.now += 2 * FIRST_SECONDS
+    assert list(aside.free(POOL)) == list(POOL)
+
+
+def test_a_trial_that_nobody_hears_of_is_over_after_a_while(aside: SetAside, clock: Clock) -> None:
+    fail(aside, ONE)
+    clock.now += FIRST_SECONDS
+    aside.chosen(ONE)
+    clock.now += TRIAL_SECONDS
+    assert list(aside.free(POOL)) == list(POOL)
+
+
+def test_one_that_was_never_set_aside_is_not_on_trial(aside: SetAside) -> None:
+    fail(aside, ONE, times=FAILURES - 1)
+    aside.chosen(ONE)
+    assert list(aside.free(POOL)) == list(POOL)
