@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+from cache.pages import parse_page
 from cache.slices import Reading, SliceSet
 from cache.store import SnapshotStore
 from routing.aside import SetAside
@@ -87,7 +88,7 @@ def bench_lists() -> None:
         slices = SliceSet(Reading())
 
         def read(slices: SliceSet = slices, body: bytes = body) -> None:
-            slices.replace(json.loads(body)["items"])
+            slices.replace(parse_page(body)["items"])
             slices.snapshot(0.0)
 
         first.append(seconds(read))
@@ -108,7 +109,7 @@ def bench_picks() -> None:
     """From a model's name to an endpoint that is counted, and back."""
     store = SnapshotStore(600.0, time.monotonic)
     slices = SliceSet(Reading())
-    slices.replace(json.loads(raw_list(0))["items"])
+    slices.replace(parse_page(raw_list(0))["items"])
     store.put(slices.snapshot(time.monotonic()))
     names = [f"model-{number}" for number in range(MODELS)]
     for strategy in STRATEGIES:

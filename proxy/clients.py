@@ -86,8 +86,19 @@ class Client:
 
     @property
     def idles(self) -> bool:
-        """Whether it waits for a request of which nothing has come."""
+        """Whether it waits for a request of which nothing has been read."""
         return self._phase is Phase.IDLE
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come that was not read yet; closing would reset it."""
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # it is broken, which whoever reads it notices
+        return False
 
     def _take(self, data: bytes) -> None:
         try:

@@ -30,7 +30,10 @@ class ApiKeys:
         self._file.current()  # so that the log tells of a mistake at the start
 
     def admits(self, authorization: str | None) -> bool:
-        """Whether an `Authorization` header carries a valid key as a Bearer token (RFC 6750)."""
+        """Whether an `Authorization` header carries a valid key as a Bearer token (RFC 6750).
+
+        Raises `OSError` if the file has to be read and there is no file descriptor left for it.
+        """
         scheme, _, key = (authorization or "").partition(" ")
         # As bytes, which WSGI shows as Latin-1.
         given = _hash(key.strip().encode("latin-1", "backslashreplace"))
@@ -69,7 +72,11 @@ class UpstreamKey:
 
         Raises `GatewayError` with `upstream_key_unknown` while there never was a key.
         """
-        key = self._file.current()
+        try:
+            key = self._file.current()
+        except OSError as error:
+            log.warning("%s can't be looked at: %s", self._path, error.strerror)
+            key = self._file.last
         if key is None:
             raise GatewayError(
                 "upstream_key_unknown", "the gateway does not know its key for the endpoints yet"

@@ -1,5 +1,6 @@
 """A small file that may change at any time: rewritten, renamed over, or swapped behind a link."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -30,6 +31,7 @@ class WatchedFile(Generic[T]):
     `make` gets the content, or why there is none, and what was made before, which is `first` in the
     beginning. It is called for each change once, whichever thread finds it, and by one at a time.
     Until the file can be read again, and for a second after a change, it is read at each question.
+    That no file descriptor is left says nothing of the file: `current` raises `OSError` then.
     """
 
     def __init__(self, path: str, first: T, make: Callable[[bytes | Unusable, T], T]) -> None:
@@ -41,9 +43,14 @@ class WatchedFile(Generic[T]):
         self._known: tuple[_Version | None, T] = (None, first)
 
     def current(self) -> T:
-        """What the file means now. May be called from any thread."""
+        """What the file means now. May be called from any thread. Raises `OSError`."""
         version, made = self._known
         return made if version is not None and version == _version(self._path) else self._look()
+
+    @property
+    def last(self) -> T:
+        """What it meant when it was looked at last."""
+        return self._known[1]
 
     def _look(self) -> T:
         with self._lock:
@@ -83,6 +90,8 @@ def _read(path: str) -> tuple[_Version | None, bytes | Unusable]:
                 return None, Unusable("is no regular file")
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return None, Unusable(f"can't be read ({error.strerror})")
     if len(content) > MOST_BYTES:
         return None, Unusable(f"has more than {MOST_BYTES} bytes")

@@ -116,7 +116,7 @@ class GatewayWorker(ThreadWorker):
         self._is_ssl = self.cfg.is_ssl
         self._lingering = Lingering(self.poller, self._lingered)
         self._clients: set[Client] = set()
-        self._accepts_again = self._complains_again = 0.0
+        self._accepts_again = self._complains_again = self._makes_room_again = 0.0
         self._most_body = settings.max_body_bytes
         self._wants_body = self._gateway.inference.wants_body
         self._answering = Answering(
@@ -158,12 +158,20 @@ class GatewayWorker(ThreadWorker):
             timeout = ACCEPT_PAUSE_SECONDS
             if time.monotonic() >= self._accepts_again:
                 self._accepts_again = 0.0
-        if self.nr_conns >= self.worker_connections and self._make_room():
+        if self.nr_conns >= self.worker_connections and self._make_room_at_times():
             timeout = 0.0  # the next turn accepts
         most = self.deadlines.wait(1.0 if timeout is None else timeout)
         super().wait_for_and_dispatch_events(self.soon.wait(most))
         self.soon.expire()
         self.settle()
+
+    def _make_room_at_times(self) -> bool:
+        """Make room, but do not look through all clients at every turn in vain."""
+        if time.monotonic() < self._makes_room_again:
+            return False
+        made = self._make_room()
+        self._makes_room_again = 0.0 if made else time.monotonic() + ACCEPT_PAUSE_SECONDS
+        return made
 
     def _make_room(self) -> bool:
         """Close connections that idle, those that have for the longest first, if others wait.
@@ -177,9 +185,10 @@ class GatewayWorker(ThreadWorker):
         latest = self.clock() + self.keepalive - _SPARED_SECONDS
         idle = [one for one in self._clients if one.idles and one.deadline < latest]
         oldest = heapq.nsmallest(most, idle, key=lambda client: client.deadline)
-        for client in oldest:
+        closed = [client for client in oldest if client.is_silent]
+        for client in closed:
             client.expired()
-        return bool(oldest)
+        return bool(closed)
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection from the queue, if another worker was not faster."""

@@ -17,8 +17,9 @@ _ABOUT = """\
 
 What can go wrong around a gateway, and what its clients see then. This page is written by
 `python -m tests.catalogue` from the tests themselves: each row lists those that provoke the fault
-for real – a gateway under gunicorn, a simulated cluster, sockets – and `make test` runs them all.
-What takes minutes is run by `make soak` and says so.
+for real – a gateway under gunicorn, a simulated cluster, sockets; where only the reading of bytes
+matters, what reads them – and `make test` runs them all. What takes minutes is run by `make soak`
+and says so.
 """
 
 
@@ -64,8 +65,8 @@ ROWS = {
     18: Row("one pod of ten is a black hole", "at most a connect timeout until it is set aside; it "
             "comes back by itself, or at once when its slice changes; the last one always serves"),
     19: Row("a client reads slowly, vanishes, closes half, or resets", "its pod's work ends within "
-            "a second, that of one that vanished within `GATEWAY_SEND_TIMEOUT`; neighbours notice "
-            "nothing"),
+            "a second, that of one that vanished soon after `GATEWAY_SEND_TIMEOUT`; neighbours "
+            "notice nothing"),
     20: Row("a body that is too large, stalls, aborts, or is not the JSON expected", "413, 408 or "
             "400; never a 500, a hang, or memory without bound"),
     21: Row("no file descriptors left, a full disk for logs, a closed stdout", "a retriable 503 "
@@ -75,12 +76,13 @@ ROWS = {
             "served within a second"),
     23: Row("a hundred thousand invented model names", "404; the metrics don't grow"),
     24: Row("10,000 endpoints and 100 slice changes a second", "nothing: latency and memory stay"),
-    25: Row("a request that breaks the rules of HTTP", "400, 405, 414, 417, 431, 501 or 505 and a "
-            "closed connection; no pod ever sees it"),
+    25: Row("a request that breaks the rules of HTTP", "an error that says what is wrong with it, "
+            "and a closed connection where its end is in doubt; no pod ever sees it"),
     26: Row("a request that tries to smuggle another", "the same; no pod ever sees a request more"),
     27: Row("hostile header fields", "an answer; the pod's raw bytes have none of them"),
     28: Row("a request or a slice that aims at another target", "nothing is sent there"),
-    29: Row("keys that are missing, wrong, rotated, or can't be read", "401; no key is ever shown"),
+    29: Row("keys that are missing, wrong, rotated, or can't be read", "401, or a "
+            "retriable 503 while the gateway has no key for its pods yet; no key is ever shown"),
 }  # fmt: skip
 
 

@@ -513,3 +513,15 @@ def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(loop
         loop.pass_time(SEND_TIMEOUT + STEP_SECONDS)
         loop.pass_time(SEND_TIMEOUT + STEP_SECONDS)
         assert loop.ended == [client]
+
+
+def test_a_client_is_silent_while_nothing_of_it_waits_to_be_read(visit: Visit) -> None:
+    assert visit.client.idles
+    assert visit.client.is_silent
+    visit.peer.sendall(b"P")
+    assert visit.client.idles, "the loop has not seen it yet"
+    assert not visit.client.is_silent
+    visit.loop.turn()
+    assert not visit.client.idles
+    visit.peer.close()
+    assert not visit.client.is_silent

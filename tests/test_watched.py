@@ -103,7 +103,8 @@ def test_a_file_that_does_not_change_is_not_opened(directory: Path) -> None:
     with no_descriptor_left():
         assert content() == b"old"
         content_of_another = Reader(directory / "quiet" / "..new" / "file")
-        assert content_of_another() == "can't be read (Too many open files)"
+        with pytest.raises(OSError, match="Too many open files"):
+            content_of_another()
     assert content_of_another() == b"new"
 
 
@@ -124,3 +125,13 @@ def test_a_file_that_is_lost_and_found_is_told_of_twice(directory: Path) -> None
 )
 def test_what_is_no_file_says_so(path: str, why: str) -> None:
     assert Reader(Path(path))() == why
+
+
+def test_a_process_without_descriptors_says_nothing_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    watched = WatchedFile[int](str(path), 0, lambda found, last: last + 1)
+    with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
+        watched.current()
+    assert watched.last == 0
+    assert watched.current() == 1
