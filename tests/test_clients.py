@@ -516,12 +516,13 @@ def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(loop
 
 
 def test_a_client_is_silent_while_nothing_of_it_waits_to_be_read(visit: Visit) -> None:
-    assert visit.client.idles
-    assert visit.client.is_silent
+    def seen() -> tuple[bool, bool]:
+        return visit.client.idles, visit.client.is_silent
+
+    assert seen() == (True, True)
     visit.peer.sendall(b"P")
-    assert visit.client.idles, "the loop has not seen it yet"
-    assert not visit.client.is_silent
+    assert seen() == (True, False), "the loop has not seen it yet"
     visit.loop.turn()
-    assert not visit.client.idles
+    assert seen() == (False, True)
     visit.peer.close()
-    assert not visit.client.is_silent
+    assert seen() == (False, False)
