@@ -108,12 +108,7 @@ def build(
     in_flight = InFlight()
     # Longer than a connect may take: its failure ends the trial, and not the clock.
     aside = SetAside(clock, trial_seconds=2 * settings.connect_timeout)
-    connections = ConnectionPool(
-        clock,
-        per_endpoint=settings.threads,
-        most_idle=resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _IDLE_PART,
-        spare_timeout=settings.connect_timeout,
-    )
+    connections = _connections(settings, clock)
     informed = threading.Event()
 
     def on_change(snapshot: Snapshot) -> None:
@@ -121,19 +116,8 @@ def build(
         aside.observe(snapshot)
         connections.prune(snapshot.known(connections.sizes()))
 
-    router = Router(
-        store,
-        in_flight,
-        aside,
-        default_strategy=settings.strategy,
-        rng=rng,
-        service=settings.service,
-        terminating_fallback=settings.terminating_fallback,
-    )
-    relay = None
-    if directory is not None and settings.relay:
-        limits = Limits(settings.idle_timeout, settings.send_timeout, settings.total_timeout)
-        relay = StreamRelay(directory, limits, in_flight, clock)
+    router = _router(settings, store, in_flight, aside, rng)
+    relay = _relay(settings, directory, in_flight, clock)
 
     def end_what_runs() -> None:
         connections.shut_down_all()
@@ -153,6 +137,42 @@ def build(
         connections.spares,
         informed,
     )
+
+
+def _connections(settings: Settings, clock: Callable[[], float]) -> ConnectionPool:
+    return ConnectionPool(
+        clock,
+        per_endpoint=settings.threads,
+        most_idle=resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _IDLE_PART,
+        spare_timeout=settings.connect_timeout,
+    )
+
+
+def _router(
+    settings: Settings,
+    store: SnapshotStore,
+    in_flight: InFlight,
+    aside: SetAside,
+    rng: random.Random,
+) -> Router:
+    return Router(
+        store,
+        in_flight,
+        aside,
+        default_strategy=settings.strategy,
+        rng=rng,
+        service=settings.service,
+        terminating_fallback=settings.terminating_fallback,
+    )
+
+
+def _relay(
+    settings: Settings, directory: Path | None, in_flight: InFlight, clock: Callable[[], float]
+) -> StreamRelay | None:
+    if directory is None or not settings.relay:
+        return None
+    limits = Limits(settings.idle_timeout, settings.send_timeout, settings.total_timeout)
+    return StreamRelay(directory, limits, in_flight, clock)
 
 
 def _poller(

@@ -1,6 +1,5 @@
 """A complete request becomes an answer: the WSGI application is asked, and what it says is sent."""
 
-import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,9 +12,9 @@ from proxy.arrival import Incoming
 from proxy.body import AnswerBody, AnswerBroken
 from proxy.call import Call, joined
 from proxy.clients import Client
-from proxy.errors import GatewayError
+from proxy.failures import NO_DESCRIPTOR
 from proxy.heads import head_of, in_one_chunk
-from proxy.inference import InferenceHandler
+from proxy.inference import InferenceHandler, failure_of
 from proxy.response import Response
 from proxy.sending import Collected, End, Outlet, send
 from proxy.steps import BLOCKING, Steps, carry_out
@@ -25,8 +24,6 @@ log = logging.getLogger("gateway.server")
 
 #: What is answered on the loop by the application, because it never blocks and must never wait.
 PROBES: Final = frozenset({"/healthz", "/livez"})
-#: What fails because the process has no file descriptor left, not because of its client.
-_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class AnswerHead(wsgi.Response):
@@ -119,10 +116,8 @@ class Answering:
                 yield BLOCKING
             return self._serve(client, incoming)
         except OSError as error:
-            if error.errno in _SHORTAGES:
-                short = GatewayError(
-                    "gateway_overloaded", f"the gateway is short: {error.strerror}"
-                )
+            if error.errno in NO_DESCRIPTOR:
+                short = failure_of(error, request.method, request.path)
                 return End.CLOSE, self._server.failed(request, client.address, short)
             log.debug("the client left: %s", error)
             return End.CLOSE, b""

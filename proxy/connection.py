@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from cache.endpoints import Endpoint
 from proxy.failures import (
+    NO_DESCRIPTOR,
     BodyDied,
     BodyIdle,
     ConnectFailed,
@@ -31,9 +32,7 @@ _MAX_INFORMATIONAL = 8
 #: closed before the request came; one that ends later may have died of the request.
 _STALE_SECONDS = 0.1
 #: Reasons for which no connection comes about that are no endpoint's.
-_OWN_SHORTAGES = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
+_OWN_SHORTAGES = NO_DESCRIPTOR | {errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
 class Connection:

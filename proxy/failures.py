@@ -1,5 +1,11 @@
 """How an exchange with an endpoint can fail, told by what was sent and what came back."""
 
+import errno
+from typing import Final
+
+#: Errors of a process, and of a machine, that has no file descriptor left.
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
 
 class UpstreamFailure(Exception):
     """An exchange with an endpoint failed; `kind` names it in the metrics."""

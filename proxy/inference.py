@@ -1,6 +1,5 @@
 """An inference request from its arrival to the answer that goes back: the order of the steps."""
 
-import errno
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ from proxy.body import AnswerBody
 from proxy.call import Call
 from proxy.drain import Drain
 from proxy.errors import GatewayError
-from proxy.failures import ClientLeft
+from proxy.failures import NO_DESCRIPTOR, ClientLeft
 from proxy.forwarder import Forwarder
 from proxy.headers import for_client, request_id
 from proxy.keys import ApiKeys, UpstreamKey
@@ -59,8 +58,6 @@ INFERENCE_PATHS = tuple(
         "audio/speech",
     )
 )
-#: Errors of a process, and of a machine, that has no file descriptor left.
-_OWN_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE})
 _CODES: dict[type[Exception], str] = {
     NoReadyEndpoints: "no_ready_endpoints",
     ModelUnknown: "model_not_found",
@@ -247,7 +244,7 @@ def failure_of(error: Exception, method: str, path: str) -> GatewayError:
         return GatewayError("unknown_path", f"there is nothing at {path}")
     if isinstance(error, HTTPException):
         return GatewayError("bad_request", error.description or error.name)
-    if isinstance(error, OSError) and error.errno in _OWN_SHORTAGES:
+    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
         return GatewayError("gateway_overloaded", "the gateway has no file descriptor left")
     return GatewayError("internal_error", "the gateway failed; its log says why")
 

@@ -18,9 +18,10 @@ from proxy.connection import Connection
 from proxy.failures import ClientLeft, UpstreamFailure
 from proxy.framing import Head
 from proxy.headers import for_upstream
-from proxy.pool import ConnectionPool, Stream
+from proxy.pool import ConnectionPool
 from proxy.request import InferenceRequest
 from proxy.steps import Steps, carry_out
+from proxy.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)

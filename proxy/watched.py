@@ -1,6 +1,5 @@
 """A small file that may change at any time: rewritten, renamed over, or swapped behind a link."""
 
-import errno
 import hashlib
 import os
 import stat
@@ -8,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
+
+from proxy.failures import NO_DESCRIPTOR
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def _read(path: str) -> tuple[_Version | None, bytes | Unusable]:
                 return None, Unusable("is no regular file")
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in NO_DESCRIPTOR:
             raise
         return None, Unusable(f"can't be read ({error.strerror})")
     if len(content) > MOST_BYTES:

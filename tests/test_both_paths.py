@@ -20,10 +20,11 @@ from proxy.drain import Drain
 from proxy.forwarder import Answer
 from proxy.framing import parse_head
 from proxy.places import Place
-from proxy.pool import ConnectionPool, Stream
+from proxy.pool import ConnectionPool
 from proxy.record import RequestRecord
 from proxy.relayed import last_events, order_of
 from proxy.steps import carry_out
+from proxy.stream import Stream
 from proxy.transport import Reply
 from relay.stream import Stream as RelayedStream
 from routing.inflight import InFlight

@@ -18,9 +18,9 @@ from proxy.failures import (
 )
 from proxy.forwarder import Answer, Forwarder
 from proxy.framing import Head
-from proxy.pool import Stream
 from proxy.request import InferenceRequest
 from proxy.steps import BLOCKING, Steps, carry_out
+from proxy.stream import Stream
 from proxy.transport import Reply
 from routing.aside import SetAside
 from routing.budget import RetryBudget

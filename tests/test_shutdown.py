@@ -9,8 +9,9 @@ import pytest
 from cache.endpoints import Endpoint
 from proxy.failures import BodyDied, ConnectFailed
 from proxy.framing import parse_head
-from proxy.pool import ConnectionPool, Stream
+from proxy.pool import ConnectionPool
 from proxy.steps import carry_out
+from proxy.stream import Stream
 from tests.harness import wait_for
 
 CLOSE_FRAMED = parse_head(b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream")

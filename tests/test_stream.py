@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from proxy.failures import BodyDied, BodyIdle, ResponseInvalid
-from proxy.pool import ConnectionPool, Stream
+from proxy.pool import ConnectionPool
 from proxy.steps import carry_out
+from proxy.stream import Stream
 from tests.fakes import Clock, Script, answering, close, reset, sending, upstream
 from tests.harness import PATIENCE
 from tests.test_connection import exchange
