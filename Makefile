@@ -4,16 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test soak lint bench fuzz audit lock clean help
+.PHONY: demo test soak lint bench bench-strategies fuzz audit lock clean help
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 demo: $(VENV)/.run  ## run the gateway on a pretend cluster, with lines to paste
 	@$(BIN)/python -m simulator.demo
 
 test: $(VENV)/.dev lint audit  ## every check and test there is
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 soak: $(VENV)/.dev  ## minutes of traffic, changes and faults, told in soak-report.md: 10 minutes
 	$(BIN)/python -m pytest tests/soak
@@ -28,6 +28,9 @@ bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 18 minu
 	$(BIN)/python -m bench.micro
 	$(BIN)/python -m bench $(BENCH)
 
+bench-strategies: $(VENV)/.run  ## simulate the strategies behind 1 to 8 gateways: 4 minutes
+	$(BIN)/python -m bench.strategies $(BENCH)
+
 fuzz: $(VENV)/.run  ## search for input that breaks a parser: 3 minutes, FUZZ_SECONDS=60 for each
 	@$(BIN)/python -m fuzz
 
@@ -35,7 +38,7 @@ audit: $(VENV)/.run $(VENV)-audit/.complete  ## look up vulnerabilities and lice
 	@$(BIN)/python -m tools.audit
 
 lock: $(VENV)/.dev  ## compile the locks from the .in files
-	for lock in requirements requirements-dev requirements-fuzz requirements-audit; do \
+	for lock in requirements requirements-tracing requirements-dev requirements-fuzz requirements-audit; do \
 		$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-header --quiet --output-file $$lock.txt $$lock.in || exit; \
 	done
@@ -52,8 +55,9 @@ $(VENV)/.run: requirements.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+$(VENV)/.dev: requirements-dev.txt requirements-tracing.txt $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-tracing.txt -r requirements-dev.txt
 	@touch $@
 
 $(VENV)-audit/.complete: requirements-audit.txt | $(BIN)/python

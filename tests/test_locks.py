@@ -6,9 +6,20 @@ from packaging.requirements import Requirement
 from tests.harness import ROOT
 from tools.locks import Pin, canonical, pins_of, wanted_by
 
-NAMES = ("requirements", "requirements-dev", "requirements-fuzz", "requirements-audit")
-#: Those that are installed on top of the first.
-TOGETHER = ("requirements-dev", "requirements-fuzz")
+NAMES = (
+    "requirements",
+    "requirements-tracing",
+    "requirements-dev",
+    "requirements-fuzz",
+    "requirements-audit",
+)
+#: Those that are installed on top of others.
+TOGETHER = (
+    ("requirements", "requirements-tracing"),
+    ("requirements", "requirements-dev"),
+    ("requirements-tracing", "requirements-dev"),
+    ("requirements", "requirements-fuzz"),
+)
 
 
 def locked(name: str) -> list[Pin]:
@@ -46,12 +57,12 @@ def test_every_file_of_a_lock_is_known_by_its_hash(name: str) -> None:
         assert all(len(value) == len("sha256:") + 64 for value in pin.hashes)
 
 
-@pytest.mark.parametrize("name", TOGETHER)
-def test_locks_that_are_installed_together_agree(name: str) -> None:
-    runtime = {pin.name: pin for pin in locked("requirements")}
-    for pin in locked(name):
-        if pin.name in runtime:
-            assert pin == runtime[pin.name]
+@pytest.mark.parametrize(("first", "second"), TOGETHER)
+def test_locks_that_are_installed_together_agree(first: str, second: str) -> None:
+    there = {pin.name: pin for pin in locked(first)}
+    for pin in locked(second):
+        if pin.name in there:
+            assert pin == there[pin.name]
 
 
 def test_a_lock_s_lines_are_read() -> None:

@@ -15,7 +15,7 @@ from tools.verdict import NoAnswer, licence_troubles, vulnerabilities
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ROOT / ".venv-audit" / "bin"
 REPORTS = ROOT / "audit"
-LOCKS = ("requirements.txt", "requirements-dev.txt")
+LOCKS = ("requirements.txt", "requirements-tracing.txt", "requirements-dev.txt")
 #: Seconds that any of the programs may take.
 LONGEST = 600.0
 
@@ -31,7 +31,7 @@ def main() -> int:
     troubles = look_at_licences(runtime)
     try:
         troubles += look_up_vulnerabilities(runtime)
-        print(f"vulnerabilities: looked up in {' and '.join(LOCKS)}")
+        print(f"vulnerabilities: looked up in {', '.join(LOCKS)}")
     except NoAnswer:
         print("vulnerabilities: skipped: the vulnerability service can't be reached")
     for line in troubles:

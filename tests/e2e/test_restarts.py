@@ -176,7 +176,7 @@ def test_running_streams_survive_their_worker_and_are_accounted_for_once(
     )
     gateway = with_workers(start_gateway(workers=count), int(count))
     with streams(gateway, 10) as running:
-        assert gateway.in_flight() == 10
+        wait_for(lambda: gateway.in_flight() == 10, "all are counted")
         replace_workers(gateway, number)
         wait_for(lambda: gateway.in_flight() == 10, "those who are left know of all of them", 2.0)
         metric = gateway.metric
