@@ -2,17 +2,23 @@
 FROM python:3.13-slim-trixie AS build
 
 WORKDIR /build
-COPY requirements.txt ./
+# "requirements.txt requirements-tracing.txt" adds what sends traces to an OpenTelemetry collector.
+ARG REQUIREMENTS="requirements.txt"
+COPY requirements.txt requirements-tracing.txt ./
 # Only wheels whose hashes are known: nothing is compiled and no package's code runs while it is installed.
 RUN python -m venv --without-pip /opt/gateway/venv \
-    && python -m pip --python /opt/gateway/venv install --no-cache-dir --no-compile \
-       --only-binary=:all: --require-hashes -r requirements.txt
+    && for lock in $REQUIREMENTS; do \
+       python -m pip --python /opt/gateway/venv install --no-cache-dir --no-compile \
+       --only-binary=:all: --require-hashes -r "$lock" || exit; done
 
 COPY *.py /opt/gateway/app/
 COPY cache/ /opt/gateway/app/cache/
+COPY load/ /opt/gateway/app/load/
 COPY routing/ /opt/gateway/app/routing/
 COPY proxy/ /opt/gateway/app/proxy/
 COPY relay/ /opt/gateway/app/relay/
+COPY views/ /opt/gateway/app/views/
+COPY tracing/ /opt/gateway/app/tracing/
 # Bytecode that ignores file times: the root file system is read-only at run time, and a start costs no compiling.
 # The modes are set because a checkout under a strict umask would be unreadable to the image's user.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/gateway \

@@ -1,13 +1,14 @@
 """`/metrics`: what all workers counted, and what the cluster looks like now."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from cache.endpoints import Endpoint, Pool
+from load.values import EngineLoad, LoadSnapshot
 
 STATES = ("ready", "not_ready", "terminating", "set_aside")
 
@@ -73,3 +74,54 @@ class GatewayCollector(Collector):
             for state, count in endpoint_states(pool, set_aside).items():
                 endpoints.add_metric([pool.model, state], count)
         return endpoints
+
+
+class EngineCollector(Collector):
+    """What the engines of each model reported lately to the worker that is asked.
+
+    A model none of whose engines reports has no series: zero would look like idle engines.
+    """
+
+    def __init__(
+        self, pools: Callable[[], Iterable[Pool]], loads: Callable[[], LoadSnapshot]
+    ) -> None:
+        self._pools = pools
+        self._loads = loads
+
+    def collect(self) -> Iterable[Metric]:
+        """A gauge for each figure, by model."""
+        gauges = [
+            GaugeMetricFamily(f"gateway_engine_{name}", text, labels=["model"])
+            for name, text, _ in _ENGINE_FIGURES
+        ]
+        engines = self._loads().engines
+        for pool in self._pools():
+            found = [engines[e.key] for e in pool.routable if e.key in engines]
+            if found:
+                for gauge, (_, _, figure) in zip(gauges, _ENGINE_FIGURES, strict=True):
+                    gauge.add_metric([pool.model], figure(found))
+        return gauges
+
+
+_ENGINE_FIGURES: Sequence[tuple[str, str, Callable[[Sequence[EngineLoad]], float]]] = (
+    (
+        "running",
+        "Requests that run in a model's engines, as they report it.",
+        lambda found: sum(engine.running for engine in found),
+    ),
+    (
+        "waiting",
+        "Requests that wait in a model's engines, as they report it.",
+        lambda found: sum(engine.waiting for engine in found),
+    ),
+    (
+        "kv_cache_usage",
+        "The part of their KV caches that a model's engines use, on average, 0 to 1.",
+        lambda found: sum(engine.kv_usage for engine in found) / len(found),
+    ),
+    (
+        "tokens_per_second",
+        "Tokens that a model's engines read and make in a second.",
+        lambda found: sum(engine.tokens_per_second for engine in found),
+    ),
+)

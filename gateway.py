@@ -6,20 +6,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Flask, jsonify, request
+from flask import Flask, jsonify, redirect, request
 from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from werkzeug.wrappers import Response
 
 import status
+from assembly import build
 from cache.kubernetes import KubernetesSource
 from cache.source import FileSource, Source
-from exposition import GatewayCollector
-from parts import Gateway, build
+from exposition import EngineCollector, GatewayCollector
+from parts import Gateway
 from proxy.call import call_of
+from proxy.errors import GatewayError
 from proxy.steps import carry_out
 from settings import Settings
+from views.document import Overview
+from views.page import Page
+from views.totals import Totals
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -46,12 +51,14 @@ class GatewayApp(Flask):
 
 def create_app(gateway: Gateway) -> GatewayApp:
     """The application over `gateway`, which it neither starts nor stops."""
-    app = GatewayApp(__name__, static_folder=None)
+    app = GatewayApp(__name__, static_folder=None, template_folder="views")
     app.gateway = gateway
     app.url_map.merge_slashes = False  # a path is what it says, or unknown
     app.url_map.strict_slashes = False
     _add_models(app)
-    _add_probes(app)
+    counted = _counted()
+    _add_probes(app, counted)
+    _add_status(app, counted)
     _add_errors(app)
     return app
 
@@ -92,9 +99,10 @@ def _authorize(app: GatewayApp) -> None:
     app.gateway.inference.authorize(request.headers.get("Authorization"))
 
 
-def _add_probes(app: GatewayApp) -> None:
+def _add_probes(app: GatewayApp, counted: CollectorRegistry) -> None:
     registry = CollectorRegistry()
-    registry.register(_collector(app.gateway))
+    registry.register(_collector(app.gateway, counted))
+    registry.register(EngineCollector(app.gateway.pools, app.gateway.loads.snapshot))
     protects_views = app.gateway.settings.protect_views
 
     @app.get("/healthz", provide_automatic_options=False)
@@ -112,19 +120,50 @@ def _add_probes(app: GatewayApp) -> None:
             _authorize(app)
         return generate_latest(registry), {"Content-Type": CONTENT_TYPE_LATEST}
 
+
+def _add_status(app: GatewayApp, counted: CollectorRegistry) -> None:
+    overview = Overview(app.gateway, Totals(counted, time.monotonic))
+    app.gateway.peers.speak = overview.speak
+    page = Page()
+    protects_views = app.gateway.settings.protect_views
+
+    @app.get("/", provide_automatic_options=False)
+    def root() -> ResponseReturnValue:
+        return redirect("status")  # relative: a proxy may show us under a path of its own
+
     @app.get("/status", provide_automatic_options=False)
+    def status_page() -> ResponseReturnValue:
+        try:
+            if protects_views:
+                _authorize(app)
+        except GatewayError as error:
+            if "text/html" not in request.headers.get("Accept", ""):
+                raise
+            refused = app.gateway.inference.refuse(error, call_of(request.environ))
+            fields = dict(refused.fields) | page.fields
+            del fields["Content-Length"]
+            return page.locked(), error.kind.status, fields
+        if request.path.endswith("/"):  # what the page asks for would be below it
+            return redirect("../status")
+        return page.render(overview.read()), page.fields
+
     @app.get("/status.json", provide_automatic_options=False)
-    def overview() -> ResponseReturnValue:
+    def status_document() -> ResponseReturnValue:
         if protects_views:
             _authorize(app)
-        return jsonify(status.overview(app.gateway))
+        return overview.read(), {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
-def _collector(gateway: Gateway) -> GatewayCollector:
-    counted = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        counted = CollectorRegistry()
-        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+def _counted() -> CollectorRegistry:
+    """What all workers count, or this process where it is alone."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    counted = CollectorRegistry()
+    MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+    return counted
+
+
+def _collector(gateway: Gateway, counted: CollectorRegistry) -> GatewayCollector:
     return GatewayCollector(
         counted,
         gateway.pools,

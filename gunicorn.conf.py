@@ -112,8 +112,10 @@ def when_ready(server: Any) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     import gateway
+    from tracing.environment import prepare
 
     server.log.debug("imported %s", gateway.__name__)
+    prepare(os.environ)
     # Its patience with workers that stop goes by `time.time`: a jump would kill what still runs.
     gunicorn.arbiter.time = SimpleNamespace(
         time=time.monotonic, monotonic=time.monotonic, sleep=time.sleep

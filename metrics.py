@@ -57,12 +57,35 @@ LISTED_AT = Gauge(
     "Monotonic time of the last good list, the oldest of all workers.",
     multiprocess_mode="livemin",
 )
+SNAPSHOT_TTL = Gauge(
+    "gateway_snapshot_ttl_seconds",
+    "Seconds that a good list may serve while the API server is away.",
+    multiprocess_mode="livemin",
+)
 SKIPPED = Counter(
     "gateway_discovery_skipped",
     "Slices and endpoints that were not understood or not allowed, by reason.",
     ["reason"],
 )
+SCRAPES = Counter(
+    "gateway_scrapes", "Times an engine was asked for its load, by result.", ["result"]
+)
+STRATEGY_FALLBACKS = Counter(
+    "gateway_strategy_fallbacks",
+    "Choices made by requests in flight because a fresh report of an engine was missing.",
+    ["strategy"],
+)
 STREAM_BYTES = Counter("gateway_stream_bytes", "Bytes of answers passed on to clients.")
+HELD_REQUESTS = Gauge(
+    "gateway_held_requests",
+    "Requests that wait for a first ready endpoint of their model now.",
+    multiprocess_mode="livesum",
+)
+HOLDS = Counter(
+    "gateway_holds",
+    "Requests that would have waited for a first ready endpoint, by result.",
+    ["result"],
+)
 
 
 def make_files(directory: Path) -> None:

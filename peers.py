@@ -1,7 +1,7 @@
 """What the workers of one gateway tell each other: each answers on a socket what only it knows.
 
 Asked, not written down: the answer is never older than the question, and a worker that died has
-none.
+none. One of them, the speaker, is also asked for what all of them show (`views/document.py`).
 """
 
 import contextlib
@@ -11,55 +11,103 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cache.endpoints import Key
+from events import Event
+from routing.lasterrors import LastError
 
 log = logging.getLogger("gateway.peers")
 
 #: Seconds a worker has to answer; a busy one that does not is left out.
 TIMEOUT = 0.25
+#: Seconds the speaker has, which asks the others first.
+SPEECH_TIMEOUT = 2.0
+
+_FACTS, _SPEECH = b"facts\n", b"speech\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What only one worker knows: its requests in flight, and the endpoints it has set aside."""
+    """What only one worker knows.
+
+    Its requests in flight, the endpoints it has set aside, what it saw of that and which errors
+    were their last; why it should get no traffic, if so; and the monotonic time of its start.
+    """
 
     worker: int
     in_flight: Mapping[Key, int]
     set_aside: frozenset[Key]
+    started: float = 0.0
+    trouble: str | None = None
+    events: tuple[Event, ...] = ()
+    errors: Mapping[Key, LastError] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, in_flight: Mapping[Key, int], set_aside: Iterable[Key]) -> "Facts":
+    def of(
+        cls,
+        in_flight: Mapping[Key, int],
+        set_aside: Iterable[Key],
+        *,
+        started: float = 0.0,
+        trouble: str | None = None,
+        events: Iterable[Event] = (),
+        errors: Mapping[Key, LastError] | None = None,
+    ) -> "Facts":
         """This process's facts."""
-        return cls(os.getpid(), in_flight, frozenset(set_aside))
+        aside = frozenset(set_aside)
+        return cls(os.getpid(), in_flight, aside, started, trouble, tuple(events), errors or {})
 
     def to_json(self) -> bytes:
         """As they are sent."""
-        in_flight = [[*key, count] for key, count in self.in_flight.items()]
-        return json.dumps([self.worker, in_flight, sorted(self.set_aside)]).encode()
+        document = {
+            "worker": self.worker,
+            "in_flight": [[*key, count] for key, count in self.in_flight.items()],
+            "set_aside": sorted(self.set_aside),
+            "started": self.started,
+            "trouble": self.trouble,
+            "events": [asdict(event) for event in self.events],
+            "errors": [[*key, error.kind, error.at] for key, error in self.errors.items()],
+        }
+        return json.dumps(document).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "Facts":
         """As they are received; raises `ValueError`."""
         try:
-            worker, in_flight, set_aside = json.loads(text)
+            document = json.loads(text)
             return cls(
-                worker,
-                {(address, port): count for address, port, count in in_flight},
-                frozenset((address, port) for address, port in set_aside),
+                document["worker"],
+                {(address, port): count for address, port, count in document["in_flight"]},
+                frozenset((address, port) for address, port in document["set_aside"]),
+                document["started"],
+                document["trouble"],
+                tuple(Event(**event) for event in document["events"]),
+                {
+                    (address, port): LastError(kind, at)
+                    for address, port, kind, at in document["errors"]
+                },
             )
-        except TypeError as error:
+        except (TypeError, LookupError) as error:
             raise ValueError(str(error)) from error
 
 
 class Peers:
-    """This worker and its peers, which share `directory`; None means there are no others."""
+    """This worker and its peers, which share `directory`; None means there are no others.
 
-    def __init__(self, directory: Path | None, own: Callable[[], Facts]) -> None:
+    `speak` gives what this worker says for all when it is the speaker.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        own: Callable[[], Facts],
+        speak: Callable[[], bytes] = lambda: b"",
+    ) -> None:
         self._directory = directory
         self._own = own
+        self.speak = speak
         self._socket: socket.socket | None = None
         self._stopped = threading.Event()
 
@@ -95,9 +143,15 @@ class Peers:
         if self._directory is None:
             return facts
         for path in sorted(self._directory.glob("worker-*.sock")):
-            if path.name != _own_name() and (answer := _ask(path)) is not None:
+            if path.name != _own_name() and (answer := _ask_facts(path)) is not None:
                 facts.append(answer)
         return facts
+
+    def speech_of(self, worker: int) -> bytes | None:
+        """What the worker of that process id says for all; None if it does not say anything."""
+        if self._directory is None:
+            return None
+        return _ask(self._directory / _name(worker), _SPEECH, SPEECH_TIMEOUT) or None
 
     def _serve(self, listener: socket.socket) -> None:
         with listener:
@@ -107,13 +161,39 @@ class Peers:
                 except OSError:  # stopped, or for now out of file descriptors
                     self._stopped.wait(TIMEOUT)
                     continue
-                with asking, contextlib.suppress(OSError):  # whoever asked may have left
-                    asking.settimeout(TIMEOUT)
-                    asking.sendall(self._own().to_json())
+                self._heed(asking)
+
+    def _heed(self, asking: socket.socket) -> None:
+        """Answer a question; one that takes long in a thread of its own."""
+        asking.settimeout(TIMEOUT)
+        try:
+            question = asking.recv(len(_SPEECH))
+        except OSError:
+            question = b""
+        if question == _SPEECH:
+            threading.Thread(target=self._say, args=(asking, self.speak), daemon=True).start()
+        elif question == _FACTS:
+            self._say(asking, lambda: self._own().to_json())
+        else:
+            asking.close()
+
+    def _say(self, asking: socket.socket, what: Callable[[], bytes]) -> None:
+        with asking:
+            try:
+                answer = what()
+            except Exception:
+                log.exception("a bug in what this worker says of itself")
+                return
+            with contextlib.suppress(OSError):  # whoever asked may have left
+                asking.sendall(answer)
+
+
+def _name(worker: int) -> str:
+    return f"worker-{worker}.sock"
 
 
 def _own_name() -> str:
-    return f"worker-{os.getpid()}.sock"
+    return _name(os.getpid())
 
 
 def _listen(listener: socket.socket, path: Path) -> None:
@@ -129,20 +209,26 @@ def _listen(listener: socket.socket, path: Path) -> None:
     starting.rename(path)
 
 
-def _ask(path: Path) -> Facts | None:
+def _ask_facts(path: Path) -> Facts | None:
+    answer = _ask(path, _FACTS, TIMEOUT)
+    try:
+        return None if answer is None else Facts.from_json(answer)
+    except ValueError as error:
+        log.debug("%s answers nonsense: %s", path.name, error)
+        return None
+
+
+def _ask(path: Path, question: bytes, seconds: float) -> bytes | None:
+    """Its answer; None if it has none within so many seconds, or what listens there is dead."""
     with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(TIMEOUT)
+        asking.settimeout(seconds)
         try:
             asking.connect(str(path))
-            parts = []
-            while part := asking.recv(65_536):
-                parts.append(part)
-            answer = Facts.from_json(b"".join(parts))
+            asking.sendall(question)
+            return b"".join(iter(lambda: asking.recv(65_536), b""))
         except ConnectionRefusedError:
             with contextlib.suppress(OSError):
                 path.unlink()  # its worker was killed
-            return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             log.debug("%s does not answer: %s", path.name, error)
-            return None
-        return answer
+    return None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from routing.strategies import STRATEGIES
+from routing.strategies import UnknownStrategy, check
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -62,6 +62,13 @@ def _one_of(*allowed: str) -> Parser[str]:
     return parse
 
 
+def _strategy(text: str) -> str:
+    try:
+        return check(text)
+    except UnknownStrategy as error:
+        raise ValueError(error.allowed) from None
+
+
 def _text(text: str) -> str:
     return text
 
@@ -69,6 +76,12 @@ def _text(text: str) -> str:
 def _name(text: str) -> str:
     if not _DNS_LABEL.fullmatch(text):
         raise ValueError("a name of at most 63 small letters, digits and hyphens")
+    return text
+
+
+def _zone(text: str) -> str:
+    if not re.fullmatch(_VALUE, text):
+        raise ValueError("the value of the label topology.kubernetes.io/zone of the gateway's node")
     return text
 
 
@@ -93,6 +106,21 @@ def _paths(text: str) -> tuple[str, ...]:
         if not _PATH.fullmatch(path):
             raise ValueError("comma-separated paths, each starting with '/', without query or '%'")
     return paths
+
+
+def _aliases(text: str) -> tuple[tuple[str, str], ...]:
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        alias, _, model = (piece.strip() for piece in part.partition("="))
+        if not (alias and model and alias.isprintable() and model.isprintable()):
+            raise ValueError("comma-separated ALIAS=MODEL, without control characters")
+        if alias in pairs:
+            raise ValueError(f"each alias once, not {alias!r} twice")
+        pairs[alias] = model
+    for model in pairs.values():
+        if model in pairs:
+            raise ValueError(f"aliases of models, not of the alias {model!r}")
+    return tuple(pairs.items())
 
 
 _PATH = re.compile(r"/[^\x00-\x20?#%<>\x7f-\U0010ffff]*")
@@ -124,7 +152,9 @@ class Settings:
     poll_seconds: float = _setting("GATEWAY_POLL_SECONDS", _seconds(0.1, 3600), 2.0)
     watch: bool = _setting("GATEWAY_WATCH", _boolean, True)
     cache_ttl: float = _setting("GATEWAY_CACHE_TTL", _seconds(1), 600.0)
-    strategy: str = _setting("GATEWAY_STRATEGY", _one_of(*STRATEGIES), "least-request")
+    strategy: str = _setting("GATEWAY_STRATEGY", _strategy, "least-request")
+    scrape_seconds: float = _setting("GATEWAY_SCRAPE_SECONDS", _seconds(0, 3600), 1.0)
+    zone: str = _setting("GATEWAY_ZONE", _zone, "")
     retries: int = _setting("GATEWAY_RETRIES", _integer(0, 10), 2)
     replay: bool = _setting("GATEWAY_REPLAY", _boolean, True)
     retry_after: int = _setting("GATEWAY_RETRY_AFTER", _integer(1, 60), 1)
@@ -135,6 +165,9 @@ class Settings:
     total_timeout: float = _setting("GATEWAY_TOTAL_TIMEOUT", _seconds(1, 604_800), 14_400.0)
     max_body_bytes: int = _setting("GATEWAY_MAX_BODY_BYTES", _integer(1, 2**30), 33_554_432)
     terminating_fallback: bool = _setting("GATEWAY_TERMINATING_FALLBACK", _boolean, False)
+    model_aliases: tuple[tuple[str, str], ...] = _setting("GATEWAY_MODEL_ALIASES", _aliases, ())
+    hold_seconds: float = _setting("GATEWAY_HOLD_SECONDS", _seconds(0, 600), 0.0)
+    hold_requests: int = _setting("GATEWAY_HOLD_REQUESTS", _integer(1, 4096), 64)
     require_serving: bool = _setting("GATEWAY_REQUIRE_SERVING", _boolean, True)
     allow_loopback: bool = _setting("GATEWAY_ALLOW_LOOPBACK", _boolean, False)
     extra_paths: tuple[str, ...] = _setting("GATEWAY_EXTRA_PATHS", _paths, ())
@@ -175,6 +208,9 @@ class Settings:
         if settings.protect_views and not settings.api_keys_file:
             allowed = "false, unless GATEWAY_API_KEYS_FILE says which keys are valid"
             raise SettingsError("GATEWAY_PROTECT_VIEWS", "true", allowed)
+        if settings.hold_seconds and settings.hold_requests > settings.threads:
+            allowed = f"at most GATEWAY_THREADS, which is {settings.threads}"
+            raise SettingsError("GATEWAY_HOLD_REQUESTS", f"{settings.hold_requests}", allowed)
         return settings
 
     @property

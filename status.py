@@ -1,37 +1,25 @@
-"""What people and probes are told: health, the models, and the state of everything."""
+"""What probes and clients are told: health and the models. `views/` shows people the rest."""
 
 from collections import Counter
 from typing import Any
 
-from cache.endpoints import Endpoint, Pool, Snapshot
-from cache.store import EndpointsStale, EndpointsUnknown
-from exposition import endpoint_states, state_of
+from cache.endpoints import Pool
 from parts import Gateway
-
-VERSION = "0.1.0"
 
 Document = dict[str, Any]
 
 
 def health(gateway: Gateway) -> tuple[Document, bool]:
     """Whether this worker should get traffic, and why."""
-    reason: str | None = None
-    snapshot: Snapshot | None = None
-    try:
-        snapshot = gateway.store.snapshot()
-    except (EndpointsUnknown, EndpointsStale) as error:
-        reason = str(error)
-    if gateway.drain.begun:
-        reason = "draining"
-    else:
-        reason = gateway.poller.trouble() or reason
-    states = Counter(e.state for pool in _pools(snapshot) for e in pool.endpoints)
+    reason = gateway.trouble()
+    pools = gateway.pools()
+    states = Counter(e.state for pool in pools for e in pool.endpoints)
     document = {
         "status": "ready" if reason is None else "not ready",
         "reason": reason,
-        "snapshot_age_seconds": _rounded(gateway.store.age()),
+        "snapshot_age_seconds": rounded(gateway.store.age()),
         "last_poll_error": gateway.poller.last_failure,
-        "models": len(_pools(snapshot)),
+        "models": len(pools),
         "endpoints": {state: states[state] for state in ("ready", "not_ready", "terminating")},
     }
     return document, reason is None
@@ -39,68 +27,29 @@ def health(gateway: Gateway) -> tuple[Document, bool]:
 
 def models(gateway: Gateway) -> Document:
     """OpenAI's list of models. Raises as `SnapshotStore.snapshot` does."""
-    pools = gateway.store.snapshot().pools.values()
-    return {"object": "list", "data": [_model(pool, gateway.started) for pool in pools]}
+    names = gateway.inference.naming.listed(gateway.store.snapshot().pools)
+    return {"object": "list", "data": [_model(gateway, *named) for named in names.items()]}
 
 
 def model(gateway: Gateway, name: str) -> Document:
-    """One model. Raises as `Router.eligible` does, but not for want of a ready endpoint."""
-    return _model(gateway.router.pool(name), gateway.started)
+    """The model that has, or has the alias, `name`. Raises as `Router.pool` does."""
+    return _model(gateway, name, gateway.inference.naming.pool(name))
 
 
-def overview(gateway: Gateway) -> Document:
-    """Everything: every model with its endpoints, counted over all workers."""
-    everyone = gateway.peers.ask()
-    in_flight: Counter[tuple[str, int]] = Counter()
-    for facts in everyone:
-        in_flight.update(facts.in_flight)
-    set_aside = frozenset(key for facts in everyone for key in facts.set_aside)
-    document, ready = health(gateway)
-    return {
-        "version": VERSION,
-        "ready": ready,
-        "reason": document["reason"],
-        "snapshot_age_seconds": document["snapshot_age_seconds"],
-        "last_poll_error": document["last_poll_error"],
-        "workers": sorted(facts.worker for facts in everyone),
-        "models": [
-            {
-                "model": pool.model,
-                "states": endpoint_states(pool, set_aside),
-                "endpoints": [_endpoint(e, set_aside, in_flight[e.key]) for e in pool.endpoints],
-            }
-            for pool in gateway.pools()
-        ],
-    }
-
-
-def _endpoint(endpoint: Endpoint, set_aside: frozenset[tuple[str, int]], count: int) -> Document:
-    return {
-        "pod": endpoint.pod,
-        "address": endpoint.authority,
-        "zone": endpoint.zone,
-        "node": endpoint.node,
-        "state": state_of(endpoint, set_aside),
-        "ready": endpoint.ready,
-        "serving": endpoint.serving,
-        "terminating": endpoint.terminating,
-        "in_flight": count,
-    }
-
-
-def _model(pool: Pool, created: float) -> Document:
-    return {
-        "id": pool.model,
+def _model(gateway: Gateway, name: str, pool: Pool) -> Document:
+    document = {
+        "id": name,
         "object": "model",
-        "created": int(created),
+        "created": int(gateway.started),
         "owned_by": "gateway",
         "ready_endpoints": len(pool.routable),
     }
+    stands_for = gateway.inference.naming.aliases.get(name)
+    if stands_for is not None:
+        document |= {"alias_of": stands_for, "root": stands_for}
+    return document
 
 
-def _pools(snapshot: Snapshot | None) -> list[Pool]:
-    return [] if snapshot is None else list(snapshot.pools.values())
-
-
-def _rounded(seconds: float | None) -> float | None:
+def rounded(seconds: float | None) -> float | None:
+    """In whole milliseconds, which is all that anybody wants to read."""
     return None if seconds is None else round(seconds, 3)

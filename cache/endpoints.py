@@ -27,6 +27,10 @@ class Endpoint:
     serving: bool = True
     terminating: bool = False
     routable: bool = True
+    #: Where its engine tells its load, if not at `port`.
+    metrics_port: int | None = None
+    #: The trigger time of its slice, as it is written there: for people, and no part of the value.
+    triggered: str | None = field(default=None, repr=False, compare=False)
     #: Address and port: what in-flight counts and connections belong to.
     key: Key = field(init=False, repr=False, compare=False)
 

@@ -13,6 +13,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _IPV4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")  # deprecated by RFC 4291 §2.5.5.1
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
+_TRIGGER_ANNOTATION: Final = "endpoints.kubernetes.io/last-change-trigger-time"
+
 
 class UnusableAddress(Exception):
     """The address is one that must never be a target."""
@@ -55,6 +57,17 @@ def condition(conditions: Mapping[str, object], name: str, *, absent: bool) -> b
     if not isinstance(value, bool):
         raise TypeError(name)
     return value
+
+
+def trigger_time(metadata: Mapping[str, Any]) -> str | None:
+    """When the pod or Service changed that made the controller write the slice, as it says.
+
+    Nothing is decided by it, so what is no text is as if it were absent. A write for any other
+    reason, such as a pod's deletion, takes the annotation away.
+    """
+    annotations = metadata.get("annotations")
+    value = annotations.get(_TRIGGER_ANNOTATION) if isinstance(annotations, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def target_address(address: object, allow_loopback: bool) -> str:
@@ -120,3 +133,10 @@ def choose_port(ports: list[Any], labelled: object, name: str) -> int | None:
 
 def _is_port_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65_536
+
+
+def port_number(text: object) -> int | None:
+    """The port that a label names; None where it names none, as if the label were absent."""
+    if not isinstance(text, str) or not (text.isascii() and text.isdigit()) or len(text) > 5:
+        return None
+    return int(text) if _is_port_number(int(text)) else None

@@ -9,7 +9,7 @@ from cache.endpoints import Snapshot
 from cache.slices import SliceSet
 from cache.source import Source, SourceError
 from cache.store import SnapshotStore
-from metrics import LISTED_AT, POLLS, SKIPPED, WATCHES
+from metrics import LISTED_AT, POLLS, SKIPPED, SNAPSHOT_TTL, WATCHES
 
 log = logging.getLogger("gateway.discovery")
 
@@ -74,6 +74,7 @@ class Poller:
     def start(self) -> None:
         """Start the thread. Once per process, after the fork."""
         LISTED_AT.set(0.0)  # never yet, which must not look like a worker that is not there
+        SNAPSHOT_TTL.set(self._store.ttl)
         self._thread.start()
 
     def stop(self) -> None:

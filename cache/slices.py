@@ -7,7 +7,7 @@ is counted and spoils nothing.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cache.endpoints import Endpoint, Key, Pool, Snapshot
 from cache.fields import (
@@ -17,11 +17,14 @@ from cache.fields import (
     list_of,
     mapping,
     name_of,
+    port_number,
     target_address,
+    trigger_time,
 )
 
 MODEL_LABEL = "model.aibrix.ai/name"
 PORT_LABEL = "model.aibrix.ai/port"
+METRICS_PORT_LABEL = "model.aibrix.ai/metric-port"
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
@@ -86,9 +89,12 @@ def _read_endpoints(
         return ReadSlice(model, skipped=("port",))
     endpoints: list[Endpoint] = []
     skipped: list[str] = []
+    metadata = item["metadata"]
+    metrics_port = port_number(metadata["labels"].get(METRICS_PORT_LABEL))
+    common = _Common(port, metrics_port, trigger_time(metadata))
     for entry in entries:
         try:
-            endpoints.append(_read_endpoint(entry, port, reading))
+            endpoints.append(_read_endpoint(entry, common, reading))
         except UnusableAddress:
             skipped.append("address")
         except (IndexError, TypeError, ValueError):
@@ -96,7 +102,15 @@ def _read_endpoints(
     return ReadSlice(model, tuple(endpoints), tuple(skipped))
 
 
-def _read_endpoint(raw: Any, port: int, reading: Reading) -> Endpoint:
+class _Common(NamedTuple):
+    """What all endpoints of a slice share."""
+
+    port: int
+    metrics_port: int | None
+    triggered: str | None
+
+
+def _read_endpoint(raw: Any, common: _Common, reading: Reading) -> Endpoint:
     entry = mapping(raw)
     # All addresses of an entry are the same pod's; the API type calls for the first alone.
     address = target_address(list_of(entry, "addresses")[0], reading.allow_loopback)
@@ -107,7 +121,7 @@ def _read_endpoint(raw: Any, port: int, reading: Reading) -> Endpoint:
     target = mapping(entry, "targetRef")
     return Endpoint(
         address=address,
-        port=port,
+        port=common.port,
         pod=name_of(target, "name") if target.get("kind", "Pod") == "Pod" else None,
         zone=name_of(entry, "zone"),
         node=name_of(entry, "nodeName"),
@@ -115,6 +129,8 @@ def _read_endpoint(raw: Any, port: int, reading: Reading) -> Endpoint:
         serving=serving,
         terminating=terminating,
         routable=ready and not terminating and (serving or not reading.require_serving),
+        metrics_port=common.metrics_port,
+        triggered=common.triggered,
     )
 
 

@@ -27,6 +27,7 @@ class SnapshotStore:
     """
 
     def __init__(self, ttl: float, timer: Callable[[], float]) -> None:
+        self.ttl = ttl
         self._timer = timer
         self._lock = threading.Lock()  # guards: _cache, _listed_at
         self._cache: TLRUCache[str, Snapshot] = TLRUCache(

@@ -172,6 +172,7 @@ class AnswerBody:
         if isinstance(failure, BodyTooLong):
             return BREAKS["timeout"]  # not the endpoint's failure: it has gone on all the time
         UPSTREAM_FAILURES.labels(failure.kind).inc()
+        self._answer.note_error(failure.kind)
         return BREAKS["idle" if isinstance(failure, BodyIdle) else "died"]
 
     def close(self) -> None:

@@ -1,6 +1,8 @@
 """One request to one endpoint after the other, until one answers or the rules say stop."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from cache.endpoints import Endpoint
@@ -18,6 +20,7 @@ from proxy.failures import (
 )
 from proxy.request import InferenceRequest
 from proxy.steps import Steps
+from proxy.trace import UNTRACED, Trace
 from proxy.transport import Reply
 from routing.budget import RetryBudget
 from routing.inflight import Lease
@@ -43,11 +46,15 @@ class Exchange(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """An endpoint's answer and the place on it, which is held until the answer is over."""
+    """An endpoint's answer and the place on it, which is held until the answer is over.
+
+    `note_error` takes the kind of failure that ends it early.
+    """
 
     reply: Reply
     lease: Lease
     attempts: int
+    note_error: Callable[[str], None] = lambda _kind: None
 
     def close(self) -> None:
         """Close the stream and give the place back. Idempotent."""
@@ -72,14 +79,16 @@ class Forwarder:
         self._retries = retries
         self._replay = replay
 
-    def forward(self, request: InferenceRequest, candidates: Candidates) -> Steps[Answer]:
+    def forward(
+        self, request: InferenceRequest, candidates: Candidates, trace: Trace = UNTRACED
+    ) -> Steps[Answer]:
         """Return the answer that is to be passed on; the caller closes it.
 
-        Raises `GatewayError`, and what `Candidates.take` raises.
+        `trace` is told of every attempt. Raises `GatewayError`, and what `Candidates.take` raises.
         """
         self.budget.request()
         rules = RetryRules(retries=self._retries, replay=self._replay and request.replayable)
-        attempts = _Attempts(self, request, candidates, rules)
+        attempts = _Attempts(self, request, candidates, rules, trace)
         try:
             return (yield from attempts.run())
         except BaseException:
@@ -96,12 +105,14 @@ class _Attempts:
         request: InferenceRequest,
         candidates: Candidates,
         rules: RetryRules,
+        trace: Trace,
     ) -> None:
         self._transport = forwarder.transport
         self._budget = forwarder.budget
         self._request = request
         self._candidates = candidates
         self._rules = rules
+        self._trace = trace
         self._count = 0
         self._step = Step.ELSEWHERE
         self._lease: Lease | None = None
@@ -144,21 +155,29 @@ class _Attempts:
         # A request that must not run twice never meets the doubt an idle connection brings.
         fresh = self._step is Step.RESEND or not self._rules.replay
         try:
-            reply = yield from self._transport.exchange(lease.endpoint, self._request, fresh=fresh)
+            request = self._request
+            if fields := self._trace.attempt(lease.endpoint):
+                request = replace(request, own_fields={**request.own_fields, **fields})
+            reply = yield from self._transport.exchange(lease.endpoint, request, fresh=fresh)
         except ClientLeft:
             raise
         except UpstreamFailure as failure:
             UPSTREAM_FAILURES.labels(failure.kind).inc()
+            self._trace.attempted(failure=failure.kind)
             self._failure = failure
             ended = _classify(failure)
+            if ended is not Failure.STALE_CONNECTION and not isinstance(failure, OutOfResources):
+                self._candidates.note_error(lease.endpoint, failure.kind)
             # That a connection which had idled was closed says nothing against the endpoint.
             if ended in (Failure.NOTHING_SENT, Failure.DIED) or isinstance(failure, ResponseBroken):
                 self._candidates.failed(lease.endpoint)
             return ended
+        self._trace.attempted(status=reply.head.status)
         self._candidates.succeeded(lease.endpoint)
         if self._answer is not None:
             self._answer.close()
-        self._answer = Answer(reply, lease, self._count)
+        note_error = partial(self._candidates.note_error, lease.endpoint)
+        self._answer = Answer(reply, lease, self._count, note_error)
         self._failure = None
         return Failure.UNAVAILABLE if reply.head.status == 503 else None
 

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 
 from werkzeug.exceptions import (
@@ -19,21 +20,28 @@ from proxy.call import Call
 from proxy.drain import Drain
 from proxy.errors import GatewayError
 from proxy.failures import NO_DESCRIPTOR, ClientLeft
-from proxy.forwarder import Forwarder
+from proxy.forwarder import Answer, Forwarder
 from proxy.headers import for_client, request_id
+from proxy.hold import Hold
 from proxy.keys import ApiKeys, UpstreamKey
+from proxy.naming import Named, Naming
 from proxy.places import Place
 from proxy.record import RequestRecord
 from proxy.relayed import StreamRelay
-from proxy.request import InferenceRequest, model_of
+from proxy.request import InferenceRequest
 from proxy.response import Response
 from proxy.steps import BLOCKING, Steps
+from proxy.trace import OFF, Trace, Tracing
 from proxy.upload import read_body
-from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
+from routing.router import Candidates, ModelUnknown, NoReadyEndpoints, Router
+from routing.strategies import UnknownStrategy
+from routing.view import Query
 
 log = logging.getLogger("gateway.proxy")
 
 STRATEGY_HEADER = "routing-strategy"
+#: Names the conversation a request belongs to, for `session-affinity`.
+SESSION_HEADER = "x-session-id"
 #: The status under which logs and metrics have a request whose client left, as nginx has it.
 _CLIENT_LEFT = 499
 #: Seconds a request waits for a place. So short that refusals need few threads.
@@ -73,7 +81,7 @@ class InferenceHandler:
     At most `capacity` have a place at once, and `max_streams` the relay; one more is told so at
     once instead of waiting unseen. `retry_after` is in seconds, `max_body_bytes` bounds a request's
     body, `keys` are checked where they are configured, and `upstream_key` is sent to endpoints
-    instead of what the client sent.
+    instead of what the client sent. `tracing` begins each request's part in a trace.
     """
 
     def __init__(
@@ -82,6 +90,8 @@ class InferenceHandler:
         forwarder: Forwarder,
         drain: Drain,
         *,
+        naming: Naming,
+        hold: Hold,
         paths: Iterable[str],
         capacity: int,
         max_body_bytes: int,
@@ -90,11 +100,14 @@ class InferenceHandler:
         relay: StreamRelay | None = None,
         keys: ApiKeys | None = None,
         upstream_key: UpstreamKey | None = None,
+        tracing: Tracing = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router = router
         self._forwarder = forwarder
         self._drain = drain
+        self.naming = naming
+        self._hold = hold
         self.paths = frozenset(paths)
         self._places = threading.BoundedSemaphore(capacity)
         self._capacity = capacity
@@ -104,12 +117,14 @@ class InferenceHandler:
         self._relay = relay
         self._keys = keys
         self._upstream_key = upstream_key
-        self._dropped_fields = ("authorization",) if keys or upstream_key else ()
+        self._tracing = tracing
+        authorization = ("authorization",) if keys or upstream_key else ()
+        self._dropped_fields = (*authorization, *tracing.fields)
         self._clock = clock
 
     def handle(self, call: Call) -> Steps[Response]:
         """Return the endpoint's answer, or the gateway's error. Raises nothing."""
-        record = self._record(call)
+        record = self._record(call, self._tracing.begin(call))
         place = Place(self._places)
         try:
             return (yield from self._answer(call, record, place))
@@ -119,11 +134,11 @@ class InferenceHandler:
 
     def refuse(self, error: Exception, call: Call) -> Response:
         """The answer to a request that failed before it was one for an endpoint."""
-        return self._refused(error, call, self._record(call))
+        return self._refused(error, call, self._record(call, OFF.begin(call)))
 
-    def _record(self, call: Call) -> RequestRecord:
+    def _record(self, call: Call, trace: Trace) -> RequestRecord:
         an_id = request_id(call.fields.get("X-Request-Id"))
-        return RequestRecord(an_id, call.method, call.path, self._clock)
+        return RequestRecord(an_id, call.method, call.path, self._clock, trace)
 
     def _refused(self, error: Exception, call: Call, record: RequestRecord) -> Response:
         if isinstance(error, ClientLeft):
@@ -172,9 +187,12 @@ class InferenceHandler:
         content = read_body(call, self._max_body_bytes)
         if len(content) > _LITTLE_BYTES or call.path.startswith("/v1/audio/"):
             yield BLOCKING  # looking through it takes time, through a form even more
-        model = self._router.known(self._model(call, content))
-        record.names(model, strategy)
-        candidates = self._router.candidates(model, strategy)
+        named = self.naming.of(call, content)
+        del content  # of which `named` may have a changed copy
+        if named.alias is not None:
+            record.is_alias(named.alias)
+        choose = partial(self._choose, call, named, strategy, record)
+        candidates = yield from self._hold.until_ready(choose, call.caller, record)
         own_fields = _own_fields(call, record.request_id)
         if self._upstream_key:
             own_fields["Authorization"] = self._upstream_key.authorization()
@@ -185,14 +203,35 @@ class InferenceHandler:
                 target=target,
                 fields=tuple(call.fields.items()),
                 own_fields=own_fields,
-                dropped_fields=self._dropped_fields,
-                body=content,
+                dropped_fields=(*self._dropped_fields, *named.stale_fields),
+                body=named.body,
                 replayable=not call.path.startswith("/v1/responses"),
                 caller=call.caller,
             ),
             candidates,
+            record.trace,
         )
         record.answered(answer)
+        return self._pass_on(answer, call, strategy, record, place)
+
+    def _choose(
+        self, call: Call, named: Named, strategy: str | None, record: RequestRecord
+    ) -> Candidates:
+        """Begin to choose an endpoint; raises as `Router.candidates` does."""
+        model = self.naming.known(named)
+        record.names(model, strategy)
+        query = Query(model, call.fields.get(SESSION_HEADER.title(), ""), named.body)
+        return self._router.candidates(query, strategy)
+
+    def _pass_on(
+        self,
+        answer: Answer,
+        call: Call,
+        strategy: str | None,
+        record: RequestRecord,
+        place: Place,
+    ) -> Response:
+        """The endpoint's answer, with the fields that the gateway adds."""
         head = answer.reply.head
         fields = for_client(head.fields, bodyless=head.status == 204)
         fields.append(("x-request-id", record.request_id))
@@ -217,15 +256,6 @@ class InferenceHandler:
             raise GatewayError(
                 "gateway_overloaded", f"{self._max_streams} streams run, which is all there may be"
             )
-
-    def _model(self, call: Call, body: bytes) -> str | None:
-        if not self._router.needs_model:
-            return None
-        return model_of(
-            body,
-            call.fields.get("Content-Type", ""),
-            may_be_form=call.path.startswith("/v1/audio/"),
-        )
 
 
 def failure_of(error: Exception, method: str, path: str) -> GatewayError:

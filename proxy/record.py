@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, Final
 
 from metrics import (
@@ -16,7 +17,10 @@ from metrics import (
     STREAM_BYTES,
     UNKNOWN_MODEL,
 )
+from proxy.errors import KINDS
 from proxy.forwarder import Answer
+from proxy.trace import OFF, UNTRACED, Trace, Tracing
+from routing.inflight import Lease
 
 log = logging.getLogger("gateway.requests")
 
@@ -28,29 +32,59 @@ _requests = lru_cache(_SERIES)(REQUESTS.labels)
 _request_seconds = lru_cache(_SERIES)(REQUEST_SECONDS.labels)
 
 
+def begin_series() -> None:
+    """Tell what Prometheus needs before anything happens.
+
+    An error that begins its series with 1 is no increase to it, and a gateway that carries nothing
+    must say 0 to its autoscaler rather than nothing.
+    """
+    for code in KINDS:
+        ERRORS.labels(code)
+    _in_flight(UNKNOWN_MODEL)
+
+
 class RequestRecord:
     """One inference request, from its arrival to its last byte. `clock` is monotonic.
 
-    Never holds bodies, keys or query strings.
+    `trace` is its part in a trace, which ends with it. Never holds bodies, keys or query strings.
     """
 
-    def __init__(self, request_id: str, method: str, path: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        method: str,
+        path: str,
+        clock: Callable[[], float],
+        trace: Trace = UNTRACED,
+    ) -> None:
         self.request_id = request_id
+        self.trace = trace
         self._clock = clock
         self._started = clock()
         self._first_byte: float | None = None
         self._lock = threading.Lock()  # guards: _finished
         self._finished = False
         self._model = UNKNOWN_MODEL
+        self._lease: Lease | None = None  # of a good answer
         self._bytes = 0
         self._in_flight = False
         self._facts: dict[str, object] = {"method": method, "path": path}
+        if trace.trace_id:
+            self._facts["trace_id"] = trace.trace_id
 
     def names(self, model: str, strategy: str | None) -> None:
         """The request is for `model`, which exists, with the strategy it asks for."""
         self._model = model
         if strategy:
             self._facts["strategy"] = strategy[:100]
+
+    def is_alias(self, name: str) -> None:
+        """The request names its model by the alias `name`."""
+        self._facts["alias"] = name
+
+    def held(self, seconds: float) -> None:
+        """It waited so long for a first endpoint."""
+        self._facts["held_seconds"] = round(seconds, 4)
 
     def begins(self) -> None:
         """From now on it counts as in flight."""
@@ -60,6 +94,8 @@ class RequestRecord:
     def answered(self, answer: Answer) -> None:
         """An endpoint's answer is being passed on."""
         endpoint = answer.lease.endpoint
+        if answer.reply.head.status < HTTPStatus.BAD_REQUEST:  # an error is soon made
+            self._lease = answer.lease
         self._facts["endpoint"] = endpoint.authority
         self._facts["pod"] = endpoint.pod
         self._facts["attempts"] = answer.attempts
@@ -67,16 +103,21 @@ class RequestRecord:
     def passed(self, size: int) -> None:
         """`size` bytes of the body were handed on."""
         if self._first_byte is None:
-            self._first_byte = self._clock() - self._started
-            _first_byte_seconds(self._model).observe(self._first_byte)
+            self._began(self._clock())
         self._bytes += size
 
     def relayed(self, size: int, first: float | None) -> None:
         """`size` bytes of the body were handed on, the first of them at monotonic time `first`."""
         self._bytes += size
         if first is not None and self._first_byte is None:
-            self._first_byte = first - self._started
-            _first_byte_seconds(self._model).observe(self._first_byte)
+            self._began(first)
+
+    def _began(self, at: float) -> None:
+        """The first byte of the body was handed on."""
+        self._first_byte = at - self._started
+        _first_byte_seconds(self._model).observe(self._first_byte)
+        if self._lease is not None:
+            self._lease.first_byte(at)
 
     def facts(self) -> dict[str, Any]:
         """What `resumed` makes the record of in another worker."""
@@ -87,12 +128,15 @@ class RequestRecord:
             "bytes": self._bytes,
             "model": self._model,
             "facts": self._facts,
+            "trace": self.trace.facts(),
         }
 
     @classmethod
-    def resumed(cls, facts: dict[str, Any], clock: Callable[[], float]) -> "RequestRecord":
+    def resumed(
+        cls, facts: dict[str, Any], clock: Callable[[], float], tracing: Tracing = OFF
+    ) -> "RequestRecord":
         """The record that another worker began; in flight here from now on."""
-        record = cls(facts["request_id"], "", "", clock)
+        record = cls(facts["request_id"], "", "", clock, tracing.resumed(facts["trace"]))
         record._started = facts["started"]
         record._first_byte = facts["first_byte"]
         record._bytes = facts["bytes"]
@@ -147,3 +191,5 @@ class RequestRecord:
         broke_off = "error" in facts and status < 400
         level = logging.WARNING if status >= 500 or broke_off else logging.INFO
         log.log(level, "%s %s %d", facts["method"], facts["path"], status, extra={"facts": facts})
+        first_byte = None if self._first_byte is None else self._started + self._first_byte
+        self.trace.ended(self._started + seconds, first_byte, facts)

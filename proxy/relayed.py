@@ -4,6 +4,7 @@ import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from proxy.errors import GatewayError
 from proxy.forwarder import Answer
 from proxy.link import RelayLink
 from proxy.record import RequestRecord
+from proxy.trace import OFF, Tracing
 from relay.messages import Framing, Order, Outcome, Report
 from routing.inflight import InFlight
+from routing.lasterrors import LastErrors
 
 #: The error a stream ends with, by its outcome. Where they differ, clients are told less than logs.
 BREAKS: dict[Outcome, GatewayError] = {
@@ -34,15 +37,20 @@ class RelayedAccount:
     """One stream's account.
 
     `settle` is called once, with whether the endpoint's connection may carry another request, and
-    whether the stream is complete.
+    whether the stream is complete; `note_error` before it if the endpoint failed, with how.
     """
 
     def __init__(
-        self, record: RequestRecord, status: int, settle: Callable[[bool, bool], None]
+        self,
+        record: RequestRecord,
+        status: int,
+        settle: Callable[[bool, bool], None],
+        note_error: Callable[[str], None],
     ) -> None:
         self._record = record
         self._status = status
         self._settle = settle
+        self._note_error = note_error
 
     def ended(self, report: Report) -> None:
         """Write down how it ended."""
@@ -54,6 +62,7 @@ class RelayedAccount:
         elif report.outcome != "complete":
             if report.outcome in ("died", "idle"):
                 UPSTREAM_FAILURES.labels(report.outcome).inc()
+                self._note_error(report.outcome)
             self._record.failed(BREAKS[report.outcome].code, report.reason)
         self._settle(report.reusable, report.outcome == "complete")
         self._record.finish(self._status, report.at)
@@ -106,12 +115,20 @@ class StreamRelay:
     """Gives answers to the relay, and takes over the accounts of workers that are gone."""
 
     def __init__(
-        self, directory: Path, limits: Limits, in_flight: InFlight, clock: Callable[[], float]
+        self,
+        directory: Path,
+        limits: Limits,
+        in_flight: InFlight,
+        errors: LastErrors,
+        clock: Callable[[], float],
+        tracing: Tracing = OFF,
     ) -> None:
         self.link = RelayLink(directory, last_events(), self._adopt)
         self._limits = limits
         self._in_flight = in_flight
+        self._errors = errors
         self._clock = clock
+        self._tracing = tracing
 
     def take(
         self,
@@ -142,7 +159,7 @@ class StreamRelay:
         order.closes = closes
         order.idle, order.send = self._limits.idle, self._limits.send
         order.ends = self._clock() + self._limits.total
-        account = RelayedAccount(record, status, settle)
+        account = RelayedAccount(record, status, settle, answer.note_error)
         if self.link.hand_over(
             order, (client, upstream), (unsent, received), account, patient=patient
         ):
@@ -151,10 +168,12 @@ class StreamRelay:
         return False
 
     def _adopt(self, facts: dict[str, Any]) -> RelayedAccount:
-        record = RequestRecord.resumed(facts["record"], self._clock)
-        lease = self._in_flight.count(Endpoint(*facts["endpoint"]))
+        record = RequestRecord.resumed(facts["record"], self._clock, self._tracing)
+        endpoint = Endpoint(*facts["endpoint"])
+        lease = self._in_flight.count(endpoint)
 
         def settle(_reusable: bool, _keeps: bool) -> None:
             lease.release()
 
-        return RelayedAccount(record, facts["status"], settle)
+        note_error = partial(self._errors.note, endpoint.key)
+        return RelayedAccount(record, facts["status"], settle, note_error)

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -12,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
+from proxy.aliases import json_string, replaced, span_in_form, span_in_json
 from proxy.caller import Caller
 from proxy.errors import GatewayError
 
@@ -63,8 +65,29 @@ def model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
             gc.enable()
 
 
+def renamed(body: bytes, content_type: str, model: str, *, may_be_form: bool) -> bytes:
+    """`body`, in which `model_of` has found a model, with `model` named instead.
+
+    Every other byte stays as it came. Raises `GatewayError` with `invalid_body` for a form whose
+    field can't hold that name. May block as `model_of` does.
+    """
+    with _looking if len(body) >= _LARGE_BYTES else nullcontext():
+        if not _is_form(content_type, may_be_form=may_be_form):
+            return replaced(body, span_in_json(body), json_string(model))
+        _, options = parse_options_header(content_type)
+        span = span_in_form(body, options["boundary"].encode("ascii"))
+        form = replaced(body, span, model.encode())
+        if _form_model(form, content_type) != model:  # its part declares another charset
+            raise GatewayError("invalid_body", f"the field 'model' can't say {model!r}")
+        return form
+
+
+def _is_form(content_type: str, *, may_be_form: bool) -> bool:
+    return may_be_form and parse_options_header(content_type)[0].lower() == "multipart/form-data"
+
+
 def _model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
-    if may_be_form and parse_options_header(content_type)[0].lower() == "multipart/form-data":
+    if _is_form(content_type, may_be_form=may_be_form):
         model = _form_model(body, content_type)
     else:
         model = _json_object(body).get("model")

@@ -31,11 +31,21 @@ class SetAside:
     pool is never set aside, and a change of its slice entry brings any of them back. One whose time
     is over is tried with one request, and gets no other until that has succeeded or failed, or
     `trial_seconds` have passed: a black hole would swallow all that come while a connect times out.
+
+    `tell` is told once that an endpoint is set aside (true), however often it is again before it
+    answers, and that it is back (false) when it has answered or its slice entry has changed.
     """
 
-    def __init__(self, clock: Callable[[], float], *, trial_seconds: float = TRIAL_SECONDS) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        trial_seconds: float = TRIAL_SECONDS,
+        tell: Callable[[Endpoint, bool], None] = lambda _endpoint, _aside: None,
+    ) -> None:
         self._clock = clock
         self._trial_seconds = trial_seconds
+        self._tell = tell
         self._lock = threading.Lock()  # guards: _records and what is in them
         self._records: dict[Key, _Record] = {}
 
@@ -51,6 +61,8 @@ class SetAside:
             others = [one for one in pool if one.key != endpoint.key]
             if not any(self._is_free(one, now) for one in others):
                 return  # the last one: a doubtful endpoint is better than none
+            if not record.times:
+                self._tell(endpoint, True)
             record.until = now + min(FIRST_SECONDS * 2.0**record.times, LONGEST_SECONDS)
             record.times += 1
 
@@ -58,7 +70,9 @@ class SetAside:
         """Note that `endpoint` answered: whatever was held against it is forgotten."""
         if endpoint.key in self._records:  # spares the lock where all is well
             with self._lock:
-                self._records.pop(endpoint.key, None)
+                record = self._records.pop(endpoint.key, None)
+                if record is not None and record.times:
+                    self._tell(endpoint, False)
 
     def is_sound(self, endpoint: Endpoint) -> bool:
         """Whether nothing is held against `endpoint`: it has not failed since it last answered."""
@@ -93,9 +107,12 @@ class SetAside:
         with self._lock:
             now = self._clock()
             present = {e for pool in pools for e in pool.endpoints if e.key in self._records}
+            routable = {e.key: e for e in present if e.routable}
             for key, record in list(self._records.items()):
                 if record.endpoint not in present:
                     del self._records[key]
+                    if record.times and key in routable:
+                        self._tell(routable[key], False)
             for pool in pools:
                 if not any(self._is_free(one, now) for one in pool.routable):
                     for one in pool.routable:

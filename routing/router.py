@@ -5,9 +5,15 @@ from collections.abc import Sequence
 
 from cache.endpoints import Endpoint, Key, Pool
 from cache.store import EndpointsStale, EndpointsUnknown, SnapshotStore
+from load.values import LoadStore
+from metrics import STRATEGY_FALLBACKS
 from routing.aside import SetAside
 from routing.inflight import InFlight, Lease
-from routing.strategies import STRATEGIES, Strategy
+from routing.lasterrors import LastErrors
+from routing.strategies import ALIASES, STRATEGIES, Strategies
+from routing.strategies.base import Strategy
+from routing.view import Query
+from routing.zones import nearest
 
 
 class ModelUnknown(LookupError):
@@ -18,17 +24,14 @@ class NoReadyEndpoints(LookupError):
     """The model is known, but none of its endpoints may get a request; the message counts them."""
 
 
-class UnknownStrategy(ValueError):
-    """There is no strategy of that name; the message lists those there are."""
-
-
 _NONE_ROUTABLE = (ModelUnknown, NoReadyEndpoints, EndpointsUnknown, EndpointsStale)
 
 
 class Router:
     """Chooses endpoints for requests. Every strategy sees routable endpoints only.
 
-    `service` is the one Service of the single-service mode, else empty.
+    `service` is the one Service of the single-service mode, else empty. `zone` is the gateway's
+    own, whose endpoints are preferred while they are enough; empty prefers none.
     """
 
     def __init__(
@@ -36,21 +39,24 @@ class Router:
         store: SnapshotStore,
         in_flight: InFlight,
         aside: SetAside,
+        loads: LoadStore,
         *,
         default_strategy: str,
         rng: random.Random,
         service: str = "",
+        zone: str = "",
         terminating_fallback: bool = False,
     ) -> None:
         self._store = store
         self.in_flight = in_flight
         self.aside = aside
+        self.loads = loads
         self._default = default_strategy
         self._service = service
+        self._zone = zone
         self._terminating_fallback = terminating_fallback
-        self._strategies: dict[str, Strategy] = {
-            name: make(rng) for name, make in STRATEGIES.items()
-        }
+        self.errors = LastErrors()
+        self._strategies = Strategies(rng)
 
     @property
     def needs_model(self) -> bool:
@@ -64,18 +70,23 @@ class Router:
         """
         return self.pool(self._service or model or "").model
 
-    def candidates(self, model: str, strategy: str | None) -> "Candidates":
+    def candidates(self, query: Query, strategy: str | None) -> "Candidates":
         """Begin to choose for one request, by the default strategy if it names none.
 
         Raises `UnknownStrategy`, `ModelUnknown`, `NoReadyEndpoints`, and what
         `SnapshotStore.snapshot` raises.
         """
-        chosen = self._strategies.get(strategy or self._default)
-        if chosen is None:
-            known = ", ".join(sorted(self._strategies))
-            raise UnknownStrategy(f"unknown routing strategy {strategy!r}; known are: {known}")
-        self.eligible(model)
-        return Candidates(self, model, chosen)
+        name = strategy or self._default
+        name = ALIASES.get(name, name)
+        chosen = self._strategies.get(name)
+        self.eligible(query.model)
+        chosen.prepare(query)
+        return Candidates(self, query, chosen, name if name in STRATEGIES else "mix")
+
+    def preferred(self, endpoints: Sequence[Endpoint], strategy: Strategy) -> Sequence[Endpoint]:
+        """Those of `endpoints` that `strategy` is to choose from, which are not set aside."""
+        free = self.aside.free(endpoints)
+        return nearest(free, self._zone) if self._zone and not strategy.spans_zones else free
 
     def eligible(self, model: str) -> tuple[Endpoint, ...]:
         """The endpoints of `model` that may get a request now; raises as `candidates` does."""
@@ -102,10 +113,12 @@ class Candidates:
     terminate while another was tried is not among them.
     """
 
-    def __init__(self, router: Router, model: str, strategy: Strategy) -> None:
-        self.model = model
+    def __init__(self, router: Router, query: Query, strategy: Strategy, label: str) -> None:
+        self.model = query.model
         self._router = router
+        self._query = query
         self._strategy = strategy
+        self._label = label
         self._tried: set[Key] = set()
 
     def take(self) -> Lease | None:
@@ -117,7 +130,14 @@ class Candidates:
         untried = [e for e in eligible if e.key not in self._tried] if self._tried else eligible
         if not untried:
             return None
-        lease = self._router.in_flight.pick(self._strategy, self._router.aside.free(untried))
+        lease = self._router.in_flight.pick(
+            self._strategy,
+            self._router.preferred(untried, self._strategy),
+            self._query,
+            self._router.loads.snapshot(),
+        )
+        if lease.fell_back:
+            STRATEGY_FALLBACKS.labels(self._label).inc()
         self._tried.add(lease.endpoint.key)
         self._router.aside.chosen(lease.endpoint)
         return lease
@@ -125,6 +145,10 @@ class Candidates:
     def is_sound(self, endpoint: Endpoint) -> bool:
         """Whether `endpoint` has not failed since it last answered."""
         return self._router.aside.is_sound(endpoint)
+
+    def note_error(self, endpoint: Endpoint, kind: str) -> None:
+        """Remember, for people, how an exchange with `endpoint` failed."""
+        self._router.errors.note(endpoint.key, kind)
 
     def failed(self, endpoint: Endpoint) -> None:
         """Note that `endpoint` failed on transport level."""

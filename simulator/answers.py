@@ -80,6 +80,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     tokens: int = 0  # to be generated before a complete body is known
     stream: Stream | None = None
+    at_once: bool = False  # without the time an engine takes for a prompt
 
     @classmethod
     def json(cls, payload: Mapping[str, Any], status: int = 200, tokens: int = 0) -> Self:

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
+
+#: Whose names `/metrics` uses; "none": there is no such page.
+Dialect = Literal["vllm", "sglang", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,7 @@ class Engine:
     keep_alive_seconds: float = 5.0
     dies_at_sigterm: bool = False
     refuses_when_terminating: bool = True
+    metrics: Dialect = "vllm"
 
 
 class Kind(StrEnum):

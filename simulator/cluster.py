@@ -94,6 +94,7 @@ class Cluster:
         port_name: str = "http",
         extra_ports: Mapping[str, int] | None = None,
         zone_of: Callable[[int], str] | None = None,
+        metrics_port: int | None = None,
     ) -> Model:
         """Deploy a model behind a Service, with `pods` pods running; without `ready`, loading.
 
@@ -111,6 +112,7 @@ class Cluster:
             processes,
             extra_ports=tuple((extra_ports or {}).items()),
             zone_of=zone_of or two_zones,
+            metrics_port=metrics_port,
         )
         if spec.service in self.models:
             raise ValueError(f"there is a Service {spec.service} already")

@@ -34,7 +34,7 @@ class Owner(Protocol):
     def begin(self, request: Request) -> tuple[Answer, Behaviour | None]:
         """A request is complete: what to say, and how badly."""
 
-    def end(self) -> None:
+    def end(self, request: Request) -> None:
         """What began has ended, one way or another."""
 
     def abandoned(self) -> None:
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
                 await self._flushed.wait()
         finally:
             self.answering = False
-            owner.end()
+            owner.end(request)
 
     def _client_left(self) -> None:
         if self.answering and not self._leaving:

@@ -12,6 +12,7 @@ from simulator.serialiser import TRIGGER_TIME, timestamp
 
 MODEL_LABEL = "model.aibrix.ai/name"
 PORT_LABEL = "model.aibrix.ai/port"
+METRICS_PORT_LABEL = "model.aibrix.ai/metric-port"
 PER_SLICE = 100
 _NAME_CHARACTERS = "bcdfghjklmnpqrstvwxz2456789"
 _RANDOM = random.SystemRandom()

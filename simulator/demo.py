@@ -27,7 +27,11 @@ START_SECONDS = 20.0
 
 JSON = "-H 'Content-Type: application/json'"
 LINES = """
-The gateway listens on {url} in front of {pods} pods. In another terminal, paste:
+The gateway listens on {url} in front of {pods} pods.
+
+  Its status page, for a browser: {url}/status
+
+In another terminal, paste:
 
   # a chat, plain and streamed
   curl {url}/v1/chat/completions {json} \\

@@ -86,6 +86,8 @@ class Exchange:
 
     async def think(self) -> None:
         """Spend the time up to the first byte: of a complete answer, all of its tokens' too."""
+        if self.answer.at_once:
+            return
         seconds = self._engine.first_token_seconds + self._engine.token_seconds * self.answer.tokens
         if seconds > 0:
             await asyncio.sleep(seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from simulator.controller import MODEL_LABEL, PORT_LABEL, Entry, SliceController
+from simulator.controller import METRICS_PORT_LABEL, MODEL_LABEL, PORT_LABEL, Entry, SliceController
 from simulator.fleet import Pod
 from simulator.loop import BackgroundLoop
 from simulator.pod import Engine, ModelPod
@@ -41,7 +41,10 @@ def two_zones(index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """How a model is deployed. `extra_ports` stand before the model's own in the slices."""
+    """How a model is deployed. `extra_ports` stand before the model's own in the slices.
+
+    With a `metrics_port` pods serve `/metrics` on that port only, and a label says so.
+    """
 
     name: str
     service: str
@@ -53,6 +56,7 @@ class ModelSpec:
     processes: bool = True
     zone_of: Callable[[int], str] = two_zones
     extra_ports: Sequence[tuple[str, int]] = ()
+    metrics_port: int | None = None
 
 
 def service_name(model: str) -> str:
@@ -133,7 +137,12 @@ class Model:
         task.add_done_callback(self._site.tasks.discard)
 
     def _labels(self, model: str | None) -> dict[str, str]:
-        return {} if model is None else {MODEL_LABEL: model, PORT_LABEL: str(self.port)}
+        if model is None:
+            return {}
+        labels = {MODEL_LABEL: model, PORT_LABEL: str(self.port)}
+        if self.spec.metrics_port is not None:
+            labels[METRICS_PORT_LABEL] = str(self.spec.metrics_port)
+        return labels
 
     def _create_service(self) -> SliceController:
         return SliceController(
@@ -153,7 +162,13 @@ class Model:
         process = None
         if self.spec.processes:
             process = ModelPod(
-                self.loop, name, address, self.port, self.name, settings=self.spec.engine
+                self.loop,
+                name,
+                address,
+                self.port,
+                self.name,
+                settings=self.spec.engine,
+                metrics_port=self.spec.metrics_port,
             )
         pod = Pod(self, entry, process)
         self._pods.append(pod)

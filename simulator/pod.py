@@ -25,9 +25,10 @@ class ModelPod:
         model: str,
         *,
         settings: Engine = Engine(),  # noqa: B008  # frozen, so that sharing it is harmless
+        metrics_port: int | None = None,
     ) -> None:
         self._loop = loop
-        self.process = PodProcess(name, address, port, model, settings)
+        self.process = PodProcess(name, address, port, model, settings, metrics_port)
 
     def start(self) -> None:
         """Make the process; its port stays closed. RuntimeError unless it is gone."""
@@ -70,9 +71,14 @@ class ModelPod:
         wanted = Behaviour.parse(behaviour) if isinstance(behaviour, str) else behaviour
         self._loop.run(self.process.behave(wanted, times))
 
-    def report_load(self, *, waiting: int = 0, cache_usage: float = 0.0) -> None:
-        """Set what `/metrics` says of queued requests and of the cache's use (0 to 1)."""
-        self.process.waiting, self.process.cache_usage = waiting, cache_usage
+    def report_load(
+        self, *, running: int | None = None, waiting: int = 0, cache_usage: float = 0.0
+    ) -> None:
+        """Set what `/metrics` says of requests and of the cache's use (0 to 1).
+
+        Without `running` the true number of those being answered is told.
+        """
+        self.process.work.pretend(running, waiting, cache_usage)
 
     @property
     def name(self) -> str:
@@ -88,6 +94,11 @@ class ModelPod:
     def port(self) -> int:
         """The port it listens on; where 0 was asked for, the one it got."""
         return self.process.port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port that serves `/metrics` and nothing else, if there is one."""
+        return self.process.metrics_port
 
     @property
     def model(self) -> str:

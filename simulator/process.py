@@ -9,21 +9,12 @@ from typing import Literal
 from simulator import openai
 from simulator.answers import Answer
 from simulator.behaviour import Behaviour, Engine, Kind
-from simulator.connection import Connection
+from simulator.connection import Connection, Owner
 from simulator.http import Request
+from simulator.metrics import MetricsPort, Work, page
 
 State = Literal["starting", "loading", "ready", "terminating", "gone"]
 _BACKLOG = 1024
-_METRICS = """\
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{{model_name="{model}"}} {running}
-# TYPE vllm:num_requests_waiting gauge
-vllm:num_requests_waiting{{model_name="{model}"}} {waiting}
-# TYPE vllm:gpu_cache_usage_perc gauge
-vllm:gpu_cache_usage_perc{{model_name="{model}"}} {cache}
-# TYPE vllm:kv_cache_usage_perc gauge
-vllm:kv_cache_usage_perc{{model_name="{model}"}} {cache}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +31,42 @@ class SeenRequest:
 class PodProcess:
     """A model server's process; every method runs on the loop, and none blocks it."""
 
-    def __init__(self, name: str, address: str, port: int, model: str, engine: Engine) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        port: int,
+        model: str,
+        engine: Engine,
+        metrics_port: int | None = None,
+    ) -> None:
         self.name = name
         self.address = address
         self.port = port
+        self.metrics_port = metrics_port
         self.model = model
         self.engine = engine
         self.state: State = "gone"
         self.requests: list[SeenRequest] = []
         self.closed_early: list[float] = []
-        self.active = 0
         self.accepted = 0
-        self.waiting = 0
-        self.cache_usage = 0.0
+        self.work = Work(engine)
         self._healthy = True
         self._stays = False  # after SIGTERM, although there is nothing left to do
         self._behaviours: deque[Behaviour] = deque()
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._gone = asyncio.Event()
 
     @property
     def connections(self) -> int:
         """Open TCP connections."""
         return len(self._connections)
+
+    @property
+    def active(self) -> int:
+        """Requests being answered now, probes and scrapes aside."""
+        return self.work.active
 
     # Life.
 
@@ -77,19 +80,29 @@ class PodProcess:
         self._gone.clear()
 
     async def load(self) -> None:
-        """Open the port; OSError when it cannot be bound."""
+        """Open the port, or both; OSError when one cannot be bound."""
         if self.state != "starting":
             raise RuntimeError(f"pod {self.name} is {self.state}: only a starting one can load")
+        self.state = "loading"
+        try:
+            self.port = await self._listen(self.port, self)
+            if self.metrics_port is not None:
+                self.metrics_port = await self._listen(self.metrics_port, MetricsPort(self))
+        except OSError:
+            self._close_ports()
+            self.state = "starting"
+            raise
+
+    async def _listen(self, port: int, owner: Owner) -> int:
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        listener = socket.create_server((self.address, self.port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((self.address, port), family=family, backlog=_BACKLOG)
         # asyncio sets it only on sockets that name their protocol, which accepted ones don't
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=_BACKLOG
+        self._servers.append(
+            await loop.create_server(lambda: Connection(owner), sock=listener, backlog=_BACKLOG)
         )
-        self.port = listener.getsockname()[1]
-        self.state = "loading"
+        return int(listener.getsockname()[1])
 
     async def become_ready(self) -> None:
         """Answer from now on, whatever had to be done before."""
@@ -114,7 +127,7 @@ class PodProcess:
         self.state = "terminating"
         self._stays = stays
         if self.engine.refuses_when_terminating:
-            self._close_port()
+            self._close_ports()
             for connection in list(self._connections):
                 if not connection.answering:
                     connection.close()
@@ -122,7 +135,7 @@ class PodProcess:
 
     async def kill(self) -> None:
         """End at once: every connection is reset, the port is closed."""
-        self._close_port()
+        self._close_ports()
         self.state = "gone"
         for connection in list(self._connections):
             connection.reset()
@@ -134,10 +147,10 @@ class PodProcess:
         """Wait for the end of the process."""
         await self._gone.wait()
 
-    def _close_port(self) -> None:
-        if self._server:
-            self._server.close()
-            self._server = None
+    def _close_ports(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
 
     def _exit_when_done(self) -> None:
         refuses = self.engine.refuses_when_terminating
@@ -150,13 +163,13 @@ class PodProcess:
     @property
     def lingers(self) -> bool:
         """Whether connections may stay open between requests."""
-        return self._server is not None
+        return bool(self._servers)
 
     def opened(self, connection: Connection) -> None:
         """Count a new connection, or refuse one that was too late."""
         self._connections.add(connection)
         self.accepted += 1
-        if self._server is None:
+        if not self._servers:
             connection.reset()
 
     def closed(self, connection: Connection) -> None:
@@ -177,25 +190,30 @@ class PodProcess:
 
     def begin(self, request: Request) -> tuple[Answer, Behaviour | None]:
         """Note the request; say what it gets and how."""
-        self.active += 1
         if request.path not in ("/health", "/metrics"):
             self._note(request)
         if self.state == "loading":
             return Answer.error(503, "the model is being loaded"), None
         if request.path == "/health":
-            return Answer(200 if self._healthy else 503), None
+            return Answer(200 if self._healthy else 503, at_once=True), None
         if request.path == "/metrics":
-            return self._metrics(), None
+            return self.metrics() if self.metrics_port is None else Answer(404), None
         wanted = request.headers.get("x-sim-behaviour")
         try:
             behaviour = Behaviour.parse(wanted) if wanted else self._next_behaviour()
         except ValueError as error:
             return Answer.error(400, str(error)), None
-        return openai.answer(self.name, self.model, request, self.engine.tokens), behaviour
+        answer = openai.answer(self.name, self.model, request, self.engine.tokens)
+        self.work.begin(request, answer)
+        return answer, behaviour
 
-    def end(self) -> None:
+    def end(self, request: Request) -> None:
         """Count a request as over."""
-        self.active -= 1
+        self.work.end(request)
+
+    def metrics(self) -> Answer:
+        """What the engine says of its load."""
+        return page(self.model, self.work.load(), self.engine.metrics)
 
     def _note(self, request: Request) -> None:
         now = asyncio.get_running_loop().time()
@@ -210,13 +228,3 @@ class PodProcess:
 
     def _next_behaviour(self) -> Behaviour | None:
         return self._behaviours.popleft() if self._behaviours else None
-
-    def _metrics(self) -> Answer:
-        text = _METRICS.format(
-            model=self.model,
-            running=self.active - 1,  # this very request is not the engine's
-            waiting=self.waiting,
-            cache=self.cache_usage,
-        )
-        content_type = "text/plain; version=0.0.4; charset=utf-8"
-        return Answer(body=text.encode(), content_type=content_type)

@@ -71,7 +71,9 @@ class CannedPod:
     def _answer(self, client: socket.socket) -> None:
         with client:
             request = _request(client)
-            if request:
+            if request.startswith(b"GET /metrics "):  # nobody's request; it has no such page
+                client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            elif request:
                 self.seen.append(request)
                 with contextlib.suppress(OSError):  # it has left
                     client.sendall(self.answer)

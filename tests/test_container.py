@@ -28,6 +28,8 @@ BIN = Path(sys.executable).parent
 # Everything that the Dockerfile puts into the image lies below this folder.
 PREFIX = "/opt/gateway"
 START_SECONDS = STOP_SECONDS = 20.0
+#: What the status page is made of.
+PAGE = {".html", ".css", ".js"}
 
 SLICES = {
     "apiVersion": "discovery.k8s.io/v1",
@@ -121,6 +123,9 @@ def execute(stage: Stage, name: str, rest: str) -> None:
     elif name == "ENV":
         for key, value in re.findall(r"(\w+)=(\S+)", rest):
             stage.env[key] = stage.moved(value).replace("$PATH", stage.env["PATH"])
+    elif name == "ARG":
+        key, _, value = rest.partition("=")
+        stage.env[key] = value.strip('"')
     elif name == "RUN":
         command = ["/bin/sh", "-c", stage.moved(rest)]
         environ = os.environ | stage.env
@@ -232,10 +237,14 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_only_what_the_image_needs_enters_the_build(tmp_path: Path) -> None:
     context = build_context(tmp_path)
     assert {path.name for path in context.iterdir() if path.is_dir()} <= {
-        *("cache", "routing", "proxy", "relay")
+        *("cache", "load", "routing", "proxy", "relay", "tracing", "views")
     }
     files = [path for path in context.rglob("*") if path.is_file()]
-    assert {path.name for path in files if path.suffix != ".py"} == {"requirements.txt"}
+    assert {path.name for path in files if path.suffix != ".py"} == {
+        "requirements.txt",
+        "requirements-tracing.txt",
+        *(path.name for path in (ROOT / "views").iterdir() if path.suffix in PAGE),
+    }
 
 
 def test_the_image_is_the_application_and_its_libraries_without_pip(image: Stage) -> None:

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from cache.endpoints import Endpoint, Key, Pool
-from exposition import STATES, GatewayCollector, endpoint_states, state_of
+from exposition import STATES, EngineCollector, GatewayCollector, endpoint_states, state_of
+from load.values import NOTHING, EngineLoad, LoadSnapshot
 from tests.fakes import Clock, endpoint, endpoints
 
 READY, SECOND = endpoints(2)
@@ -109,3 +110,32 @@ def test_the_text_is_prometheus_s(exposed: Exposed) -> None:
     text = generate_latest(exposed.registry).decode()
     assert 'gateway_endpoints{model="odd \\"name\\"\\\\\\n",state="ready"} 1.0' in text
     assert "gateway_snapshot_age_seconds +Inf" in text
+
+
+def engine_values(loads: LoadSnapshot, *pools: Pool) -> dict[str, float | None]:
+    registry = CollectorRegistry()
+    registry.register(EngineCollector(lambda: pools, lambda: loads))
+    figures = ("running", "waiting", "kv_cache_usage", "tokens_per_second")
+    model = {"model": "llama"}
+    return {name: registry.get_sample_value(f"gateway_engine_{name}", model) for name in figures}
+
+
+def test_the_load_of_a_model_s_engines_adds_up_and_usage_is_their_mean() -> None:
+    loads = LoadSnapshot(
+        {
+            READY.key: EngineLoad(3, 1, 0.5, 100),
+            SECOND.key: EngineLoad(2, 0, 0.25, 50),
+            ("10.9.9.9", 1): EngineLoad(9, 9, 1, 999),
+        }
+    )
+    assert engine_values(loads, Pool("llama", EVERYTHING)) == {
+        "running": 5,
+        "waiting": 1,
+        "kv_cache_usage": 0.375,
+        "tokens_per_second": 150,
+    }
+
+
+def test_engines_that_report_nothing_are_not_shown_as_idle() -> None:
+    values = engine_values(NOTHING, Pool("llama", EVERYTHING))
+    assert set(values.values()) == {None}

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from cache.endpoints import Endpoint
+from load.values import LoadStore
 from proxy.errors import GatewayError
 from proxy.failures import (
     ConnectFailed,
@@ -26,6 +27,7 @@ from routing.aside import SetAside
 from routing.budget import RetryBudget
 from routing.inflight import InFlight
 from routing.router import ModelUnknown, NoReadyEndpoints, Router
+from routing.view import Query
 from tests.fakes import Clock, endpoint, endpoints, snapshot, store_of
 
 REFUSED = ConnectFailed("refused", "refused")
@@ -89,6 +91,7 @@ class Setting:
             self.store,
             self.in_flight,
             self.aside,
+            LoadStore(self.clock),
             default_strategy="least-request",
             rng=First(),
         )
@@ -98,7 +101,9 @@ class Setting:
 
     def forward(self, *, replayable: bool = True) -> Answer:
         request = InferenceRequest("POST", "/", (), {}, (), b"{}", replayable)
-        return carry_out(self.forwarder.forward(request, self.router.candidates("llama", None)))
+        return carry_out(
+            self.forwarder.forward(request, self.router.candidates(Query("llama"), None))
+        )
 
     def status(self) -> int:
         """Of the answer; checks that just its own place is held, and gives that back."""
@@ -237,7 +242,7 @@ def test_no_retries_means_none_after_a_refusal() -> None:
 
 def test_a_model_that_vanished_before_the_first_attempt_is_told_as_that() -> None:
     setting = Setting()
-    candidates = setting.router.candidates("llama", None)
+    candidates = setting.router.candidates(Query("llama"), None)
     setting.store.put(snapshot(setting.clock.now))
     request = InferenceRequest("POST", "/", (), {}, (), b"{}", True)
     with pytest.raises(ModelUnknown):
@@ -279,7 +284,7 @@ def test_an_answer_gives_its_place_back_also_when_its_stream_fails_to_close() ->
             raise OSError
 
     setting = Setting()
-    lease = setting.router.candidates("llama", None).take()
+    lease = setting.router.candidates(Query("llama"), None).take()
     assert lease is not None
     with pytest.raises(OSError):
         Answer(Reply(Head(1, 200, "", ()), Stuck()), lease, 1).close()

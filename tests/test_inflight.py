@@ -8,9 +8,13 @@ import pytest
 
 from cache.endpoints import Endpoint
 from routing.inflight import InFlight, Lease
-from routing.strategies import LeastRequest, Loads
+from routing.strategies.base import Strategy
+from routing.strategies.simple import LeastRequest
+from routing.view import Query, View
 from tests.fakes import endpoint, endpoints
 from tests.harness import PATIENCE
+
+QUERY = Query("llama")
 
 
 def least() -> LeastRequest:
@@ -19,7 +23,7 @@ def least() -> LeastRequest:
 
 def test_a_choice_is_counted_until_it_is_given_back() -> None:
     in_flight = InFlight()
-    lease = in_flight.pick(least(), endpoints(1))
+    lease = in_flight.pick(least(), endpoints(1), QUERY)
     assert in_flight.counts() == {endpoint(1).key: 1}
     lease.release()
     assert in_flight.counts() == {}
@@ -27,7 +31,7 @@ def test_a_choice_is_counted_until_it_is_given_back() -> None:
 
 def test_giving_back_twice_counts_once() -> None:
     in_flight = InFlight()
-    first, second = (in_flight.pick(least(), endpoints(1)) for _ in range(2))
+    first, second = (in_flight.pick(least(), endpoints(1), QUERY) for _ in range(2))
     first.release()
     first.release()
     assert in_flight.counts() == {endpoint(1).key: 1}
@@ -38,17 +42,17 @@ def test_giving_back_twice_counts_once() -> None:
 def test_the_strategy_sees_what_was_chosen_before() -> None:
     in_flight = InFlight()
     strategy = least()
-    leases = [in_flight.pick(strategy, endpoints(3)) for _ in range(9)]
+    leases = [in_flight.pick(strategy, endpoints(3), QUERY) for _ in range(9)]
     assert set(in_flight.counts().values()) == {3}
     for lease in leases:
         if lease.endpoint == endpoint(2):
             lease.release()
-    assert in_flight.pick(strategy, endpoints(3)).endpoint == endpoint(2)
+    assert in_flight.pick(strategy, endpoints(3), QUERY).endpoint == endpoint(2)
 
 
 def test_counts_outlive_a_change_of_the_slice_entry() -> None:
     in_flight = InFlight()
-    lease = in_flight.pick(least(), [endpoint(1)])
+    lease = in_flight.pick(least(), [endpoint(1)], QUERY)
     changed = endpoint(1, terminating=True)
     assert in_flight.counts()[changed.key] == 1
     lease.release()
@@ -58,20 +62,20 @@ def test_counts_outlive_a_change_of_the_slice_entry() -> None:
 def test_the_counts_are_a_copy() -> None:
     in_flight = InFlight()
     counts = in_flight.counts()
-    in_flight.pick(least(), endpoints(1))
+    in_flight.pick(least(), endpoints(1), QUERY)
     assert counts == {}
 
 
 def test_a_strategy_that_fails_leaves_nothing_counted() -> None:
-    class Broken:
-        def pick(self, endpoints: Sequence[Endpoint], loads: Loads) -> Endpoint:
+    class Broken(Strategy):
+        def costs(self, endpoints: Sequence[Endpoint], view: View, query: Query) -> list[float]:
             raise ZeroDivisionError
 
     in_flight = InFlight()
     with pytest.raises(ZeroDivisionError):
-        in_flight.pick(Broken(), endpoints(2))
+        in_flight.pick(Broken(random.Random(1)), endpoints(2), QUERY)
     assert in_flight.counts() == {}
-    in_flight.pick(least(), endpoints(2)).release()  # nor is the lock held
+    in_flight.pick(least(), endpoints(2), QUERY).release()  # nor is the lock held
 
 
 def run_at_once(work: list[threading.Thread]) -> None:
@@ -90,7 +94,7 @@ def test_counts_are_exact_however_many_threads_count() -> None:
     def work() -> None:
         start.wait(PATIENCE)
         for number in range(500):
-            lease = in_flight.pick(strategy, of)
+            lease = in_flight.pick(strategy, of, QUERY)
             if number % 10:
                 lease.release()
             else:
@@ -105,8 +109,8 @@ def test_counts_are_exact_however_many_threads_count() -> None:
 
 def test_a_lease_that_several_threads_give_back_at_once_counts_once() -> None:
     in_flight, strategy, of = InFlight(), least(), endpoints(1)
-    kept = in_flight.pick(strategy, of)
-    leases = [in_flight.pick(strategy, of) for _ in range(300)]
+    kept = in_flight.pick(strategy, of, QUERY)
+    leases = [in_flight.pick(strategy, of, QUERY) for _ in range(300)]
     start = threading.Barrier(4)
 
     def work() -> None:

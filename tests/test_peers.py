@@ -4,19 +4,29 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from events import Event
 from peers import Facts, Peers
+from routing.lasterrors import LastError
 from tests.fakes import endpoint
 from tests.harness import PATIENCE, wait_for
 
 ONE, TWO = endpoint(1).key, endpoint(2).key
 OWN = Facts(os.getpid(), {ONE: 1}, frozenset())
-OTHER = Facts(4_194_305, {ONE: 2, ("fd00::1", 80): 3}, frozenset([TWO]))  # no pid is so high
+OTHER = Facts(
+    4_194_305,  # no pid is so high
+    {ONE: 2, ("fd00::1", 80): 3},
+    frozenset([TWO]),
+    started=12.5,
+    trouble="draining",
+    events=(Event(1.5, "m", "pod-1", "10.0.0.1:8000", "ready", "set_aside"),),
+    errors={TWO: LastError("refused", 2.5)},
+)
 MINE = f"worker-{os.getpid()}.sock"
 
 
@@ -44,6 +54,7 @@ def other_worker(directory: Path, *, says: bytes) -> Callable[[], None]:
 
     def serve() -> None:
         with listener, listener.accept()[0] as asking:
+            asking.recv(16)
             asking.sendall(says)
 
     thread = threading.Thread(target=serve)
@@ -57,7 +68,19 @@ def test_facts_survive_the_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"1", b"null", b"[]", b"[1,2]", b"[1,[[1]],[]]", b"[1,[],[3]]", b"\xff"]
+    "text",
+    [
+        b"",
+        b"{",
+        b"1",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"{}",
+        OWN.to_json().replace(b"1]", b"1,2]"),
+        OWN.to_json().replace(b'"errors": []', b'"errors": [[1]]'),
+        OWN.to_json().replace(b'"events": []', b'"events": [{"at": 1}]'),
+    ],
 )
 def test_what_are_no_facts_is_a_value_error(text: bytes) -> None:
     with pytest.raises(ValueError):
@@ -86,6 +109,7 @@ def ask_as_another(directory: Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(PATIENCE)
         asking.connect(str(directory / MINE))
+        asking.sendall(b"facts\n")
         return b"".join(iter(lambda: asking.recv(65_536), b""))
 
 
@@ -93,6 +117,17 @@ def ask_as_another(directory: Path) -> bytes:
 def test_a_worker_answers_with_what_it_knows_now(directory: Path) -> None:
     for _ in range(50):
         assert Facts.from_json(ask_as_another(directory)) == OWN
+
+
+@pytest.mark.usefixtures("peers")
+def test_what_is_no_question_gets_no_answer(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(PATIENCE)
+        asking.connect(str(directory / MINE))
+        asking.sendall(b"nonsense\n")
+        with suppress(ConnectionResetError):  # closed before all of it was read
+            assert asking.recv(1) == b""
+    assert Facts.from_json(ask_as_another(directory)) == OWN
 
 
 @pytest.mark.usefixtures("peers")
@@ -146,10 +181,11 @@ def test_a_worker_that_starts_is_never_seen_before_it_listens(directory: Path) -
                 with socket.socket(socket.AF_UNIX) as asking:
                     try:
                         asking.connect(str(path))
+                        asking.sendall(b"facts\n")
                         asking.recv(1)
                     except ConnectionRefusedError:
                         refused.append(path.name)
-                    except (FileNotFoundError, ConnectionResetError):
+                    except (FileNotFoundError, ConnectionResetError, BrokenPipeError):
                         continue  # stopped meanwhile
 
     refused: list[str] = []

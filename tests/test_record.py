@@ -22,6 +22,7 @@ from proxy.record import RequestRecord
 from proxy.transport import Reply
 from routing.inflight import InFlight
 from routing.strategies import STRATEGIES
+from routing.view import Query
 from tests.fakes import Clock, endpoints
 from tests.harness import PATIENCE
 from tests.test_forwarder import FakeStream, First
@@ -67,7 +68,7 @@ def facts(lines: Lines) -> dict[str, object]:
 
 
 def answer() -> Answer:
-    lease = InFlight().pick(STRATEGIES["random"](First()), endpoints(1))
+    lease = InFlight().pick(STRATEGIES["random"](First()), endpoints(1), Query("llama"))
     return Answer(Reply(Head(1, 200, "", ()), FakeStream()), lease, 2)
 
 

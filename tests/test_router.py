@@ -6,10 +6,12 @@ import pytest
 
 from cache.endpoints import Endpoint
 from cache.store import EndpointsStale, EndpointsUnknown, SnapshotStore
+from load.values import LoadStore
 from routing.aside import FAILURES, SetAside
 from routing.inflight import InFlight
-from routing.router import ModelUnknown, NoReadyEndpoints, Router, UnknownStrategy
-from routing.strategies import STRATEGIES
+from routing.router import ModelUnknown, NoReadyEndpoints, Router
+from routing.strategies import STRATEGIES, UnknownStrategy
+from routing.view import Query
 from tests.fakes import Clock, endpoint, endpoints, snapshot, store_of
 
 
@@ -30,6 +32,7 @@ class Setting:
             self.store,
             self.in_flight,
             SetAside(self.clock),
+            LoadStore(self.clock),
             default_strategy="least-request",
             rng=random.Random(1),
             service=service,
@@ -50,7 +53,7 @@ def test_only_routable_endpoints_are_chosen(strategy: str | None) -> None:
     mixed = (endpoint(1), endpoint(2), SERVING_NOT_READY, NOT_READY, TERMINATING)
     setting = Setting(llama=mixed)
     for _ in range(50):
-        lease = setting.router.candidates("llama", strategy).take()
+        lease = setting.router.candidates(Query("llama"), strategy).take()
         assert lease is not None
         assert lease.endpoint in mixed[:2]
 
@@ -69,13 +72,13 @@ def test_a_model_without_a_routable_endpoint_says_what_its_endpoints_are(
     strategy: str | None, pool: tuple[Endpoint, ...], message: str
 ) -> None:
     with pytest.raises(NoReadyEndpoints, match=message):
-        Setting(llama=pool).router.candidates("llama", strategy)
+        Setting(llama=pool).router.candidates(Query("llama"), strategy)
 
 
 @pytest.mark.parametrize("strategy", ALL)
 def test_an_unknown_model_is_told_apart_from_one_that_is_not_ready(strategy: str | None) -> None:
     with pytest.raises(ModelUnknown, match="the model 'qwen' does not exist"):
-        Setting(llama=endpoints(1)).router.candidates("qwen", strategy)
+        Setting(llama=endpoints(1)).router.candidates(Query("qwen"), strategy)
 
 
 def test_the_name_of_an_unknown_model_is_shown_shortened() -> None:
@@ -86,10 +89,10 @@ def test_the_name_of_an_unknown_model_is_shown_shortened() -> None:
 
 def test_an_unknown_strategy_is_refused_with_the_names_of_those_there_are() -> None:
     with pytest.raises(UnknownStrategy) as caught:
-        Setting(llama=endpoints(1)).router.candidates("llama", "fastest")
+        Setting(llama=endpoints(1)).router.candidates(Query("llama"), "fastest")
     message = str(caught.value)
     assert "'fastest'" in message
-    assert "least-request, power-of-two, random, round-robin" in message
+    assert "least-request, power-of-two, prefix-cache, random, round-robin" in message
 
 
 @pytest.mark.parametrize("strategy", ALL)
@@ -99,11 +102,12 @@ def test_before_the_first_list_nothing_is_said_about_any_model(strategy: str | N
         SnapshotStore(600, clock),
         InFlight(),
         SetAside(clock),
+        LoadStore(clock),
         default_strategy="random",
         rng=random.Random(1),
     )
     with pytest.raises(EndpointsUnknown):
-        router.candidates("llama", strategy)
+        router.candidates(Query("llama"), strategy)
     with pytest.raises(EndpointsUnknown):
         router.known("llama")
 
@@ -113,7 +117,7 @@ def test_a_list_older_than_its_time_is_not_trusted(strategy: str | None) -> None
     setting = Setting(llama=endpoints(1))
     setting.clock.now += 601
     with pytest.raises(EndpointsStale):
-        setting.router.candidates("llama", strategy)
+        setting.router.candidates(Query("llama"), strategy)
 
 
 def test_in_single_service_mode_every_request_goes_to_the_service() -> None:
@@ -125,14 +129,14 @@ def test_in_single_service_mode_every_request_goes_to_the_service() -> None:
 def test_without_it_the_model_s_name_decides() -> None:
     setting = Setting(llama=endpoints(1), qwen=(endpoint(5),))
     assert setting.router.needs_model
-    lease = setting.router.candidates("qwen", None).take()
+    lease = setting.router.candidates(Query("qwen"), None).take()
     assert lease is not None
     assert lease.endpoint == endpoint(5)
 
 
 @pytest.mark.parametrize("strategy", ALL)
 def test_no_endpoint_is_tried_twice(strategy: str | None) -> None:
-    candidates = Setting(llama=endpoints(4)).router.candidates("llama", strategy)
+    candidates = Setting(llama=endpoints(4)).router.candidates(Query("llama"), strategy)
     leases = [candidates.take() for _ in range(5)]
     assert leases[4] is None
     assert {lease.endpoint for lease in leases if lease} == set(endpoints(4))
@@ -140,7 +144,7 @@ def test_no_endpoint_is_tried_twice(strategy: str | None) -> None:
 
 def test_an_endpoint_that_began_to_terminate_meanwhile_is_not_tried() -> None:
     setting = Setting(llama=endpoints(2))
-    candidates = setting.router.candidates("llama", None)
+    candidates = setting.router.candidates(Query("llama"), None)
     first = candidates.take()
     assert first is not None
     other = next(e for e in endpoints(2) if e != first.endpoint)
@@ -150,7 +154,7 @@ def test_an_endpoint_that_began_to_terminate_meanwhile_is_not_tried() -> None:
 
 def test_an_endpoint_that_became_ready_meanwhile_is_tried() -> None:
     setting = Setting(llama=endpoints(1))
-    candidates = setting.router.candidates("llama", None)
+    candidates = setting.router.candidates(Query("llama"), None)
     assert candidates.take() is not None
     setting.put(llama=endpoints(2))
     second = candidates.take()
@@ -163,7 +167,7 @@ def test_the_first_try_raises_when_by_then_there_is_no_endpoint(
     pools: dict[str, tuple[Endpoint, ...]],
 ) -> None:
     setting = Setting(llama=endpoints(1))
-    candidates = setting.router.candidates("llama", None)
+    candidates = setting.router.candidates(Query("llama"), None)
     setting.put(**pools)
     with pytest.raises(NoReadyEndpoints if pools else ModelUnknown):
         candidates.take()
@@ -172,7 +176,7 @@ def test_the_first_try_raises_when_by_then_there_is_no_endpoint(
 
 def test_a_further_try_ends_quietly_when_by_then_the_list_is_stale() -> None:
     setting = Setting(llama=endpoints(2))
-    candidates = setting.router.candidates("llama", None)
+    candidates = setting.router.candidates(Query("llama"), None)
     first = candidates.take()
     assert first is not None
     setting.clock.now += 601
@@ -183,9 +187,9 @@ def test_a_further_try_ends_quietly_when_by_then_the_list_is_stale() -> None:
 def test_an_endpoint_that_was_set_aside_is_not_chosen_while_another_is_left() -> None:
     setting = Setting(llama=endpoints(2))
     for _ in range(FAILURES):
-        setting.router.candidates("llama", None).failed(endpoint(1))
+        setting.router.candidates(Query("llama"), None).failed(endpoint(1))
     for _ in range(10):
-        candidates = setting.router.candidates("llama", None)
+        candidates = setting.router.candidates(Query("llama"), None)
         first, second = candidates.take(), candidates.take()
         assert first is not None
         assert first.endpoint == endpoint(2)
@@ -195,7 +199,7 @@ def test_an_endpoint_that_was_set_aside_is_not_chosen_while_another_is_left() ->
 
 def test_success_brings_an_endpoint_back() -> None:
     setting = Setting(llama=endpoints(2))
-    candidates = setting.router.candidates("llama", None)
+    candidates = setting.router.candidates(Query("llama"), None)
     for _ in range(FAILURES):
         candidates.failed(endpoint(1))
     assert setting.router.aside.set_aside() == [endpoint(1).key]

@@ -4,8 +4,8 @@ import os
 import random
 from pathlib import Path
 
+from assembly import build
 from gateway import GatewayApp, create_app, source_of
-from parts import build
 from settings import Settings
 
 

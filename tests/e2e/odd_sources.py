@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from assembly import build
 from cache.kubernetes import KubernetesSource, Limits
 from cache.source import Event, Listing, Source
 from gateway import GatewayApp, create_app, source_of
-from parts import build
 from settings import Settings
 
 #: Seconds that all pages of a list may take together, where patience is short.

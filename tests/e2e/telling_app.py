@@ -5,8 +5,8 @@ import random
 import sys
 from pathlib import Path
 
+from assembly import build
 from gateway import GatewayApp, create_app, source_of
-from parts import build
 from settings import Settings
 
 #: What a thing shows of itself is for it to decide; text and what holds text shows all there is.

@@ -109,7 +109,7 @@ MISTAKES = {
         invalid(
             "unknown_strategy",
             "routing-strategy",
-            says="'fastest'; known are: least-request, power-of-two, random, round-robin",
+            says="'fastest'; known are: least-busy, least-kv-cache, ",
         ),
     ),
     "too large by length": (

@@ -127,22 +127,23 @@ def test_a_model_with_no_other_address_has_no_endpoint(here: Place, trap: Trap) 
 
 
 @pytest.mark.fault(28)
-def test_loopback_is_skipped_unless_it_is_allowed(here: Place, trap: Trap, tmp_path: Path) -> None:
+def test_loopback_is_skipped_unless_it_is_allowed(trap: Trap, tmp_path: Path) -> None:
     """The pods of these tests live there: to a gateway that is not told so they do not exist."""
-    put_slice(here.cluster, "loopback-4", trap.port, "127.0.0.1", "127.255.0.1", model="lo")
-    put_slice(here.cluster, "loopback-6", trap.port, "::1", model="lo")
-    environment = environment_of(here.cluster, tmp_path, allow_loopback="false")
-    with reaching_the_pod(here, 0), gateway_process(tmp_path, **environment) as strict:
-        strict.ready()
-        assert skipped(strict) >= 4, "the pod of llama and these three"
-        for model in ("llama", "lo"):
-            answer = exchange(strict.port, post(chat_body(model)))
-            says = f"model '{model}': 0 endpoints"
-            expected = Expected(503, "no_ready_endpoints", OVERLOADED, says=says)
-            check_error(answer, expected, retry_after=1)
+    with Cluster() as cluster:
+        pod = process_of(cluster.model("llama").pods[0])
+        put_slice(cluster, "loopback-4", trap.port, "127.0.0.1", "127.255.0.1", model="lo")
+        put_slice(cluster, "loopback-6", trap.port, "::1", model="lo")
+        environment = environment_of(cluster, tmp_path, allow_loopback="false")
+        with gateway_process(tmp_path, **environment) as strict:
+            strict.ready()
+            assert skipped(strict) >= 4, "the pod of llama and these three"
+            for model in ("llama", "lo"):
+                answer = exchange(strict.port, post(chat_body(model)))
+                says = f"model '{model}': 0 endpoints"
+                expected = Expected(503, "no_ready_endpoints", OVERLOADED, says=says)
+                check_error(answer, expected, retry_after=1)
+        assert not pod.requests
     assert not trap.sprung
-    for name in ("loopback-4", "loopback-6"):
-        here.cluster.delete_slice(name)
 
 
 def requests_that_name(other: str) -> dict[str, bytes]:
@@ -187,7 +188,7 @@ def test_nothing_in_a_request_moves_its_target(here: Place, trap: Trap, part: st
     pod = process_of(here.cluster.models["llama"].pods[0])
     before = len(pod.requests)
     answer = here.exchange(requests[part])
-    assert answer.status in (200, 400, 404)
+    assert answer.status in (200, 400, 404, 405)
     assert len(pod.requests) == before + (answer.status == 200)
     if answer.status == 200:
         assert answer.value("target-pod") == here.cluster.models["llama"].pods[0].name

@@ -25,7 +25,7 @@ ANSWER = re.compile(rb"HTTP/1\.1 (\d+) ")
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("invented"), watch="false") as here:
+    with place(tmp_path_factory.mktemp("invented"), watch="false", scrape_seconds="0") as here:
         here.deploy("llama", engine=Engine(tokens=1))
         yield here
 

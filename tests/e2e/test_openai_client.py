@@ -100,7 +100,9 @@ def test_it_names_a_mistake_at_once(client: OpenAI, pods: list[str]) -> None:
             extra_headers={"routing-strategy": "best"},
         )
     assert strategy.value.code == "unknown_strategy"
-    assert "least-request, power-of-two, random, round-robin" in strategy.value.message
+    assert (
+        "least-request, power-of-two, prefix-cache, random, round-robin" in strategy.value.message
+    )
 
 
 @pytest.mark.fault(29)

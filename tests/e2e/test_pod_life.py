@@ -12,7 +12,17 @@ from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
 from tests.harness import GatewayProcess, wait_for
 
-STRATEGIES = [None, "random", "round-robin", "least-request", "power-of-two"]
+#: Of each kind some; `tests/test_router.py` has them all.
+STRATEGIES = [
+    None,
+    "random",
+    "round-robin",
+    "least-request",
+    "power-of-two",
+    "least-busy",
+    "session-affinity",
+    "prefix-cache:2,least-kv-cache:1",
+]
 
 
 def headers(strategy: str | None) -> dict[str, str]:

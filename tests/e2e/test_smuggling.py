@@ -48,7 +48,11 @@ def environment(directory: Path, recorder: Recorder) -> dict[str, str]:
     )
     source = directory / "slices.json"
     source.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [a_slice]}))
-    return {"GATEWAY_SOURCE": f"file:{source}", "GATEWAY_SERVICE": "recorder"}
+    return {
+        "GATEWAY_SOURCE": f"file:{source}",
+        "GATEWAY_SERVICE": "recorder",
+        "GATEWAY_SCRAPE_SECONDS": "0",  # the recorder expects the clients' requests alone
+    }
 
 
 def check(verdict: Verdict, attacks: list[Attack]) -> Counter[int]:

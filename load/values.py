@@ -1,0 +1,79 @@
+"""The load of engines as plain immutable values: `EngineLoad`, `LoadSnapshot`, `LoadStore`."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from cache.endpoints import Key
+
+#: At most this many workers are believed in.
+MOST_GATEWAYS = 32.0
+#: Requests that are added to both sides of the estimate: one of our own proves little.
+DOUBT = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What one engine reported, and what this worker had sent it when it was asked.
+
+    `kv_usage` is the part of its KV cache that running requests take, from 0 to 1.
+    `tokens_per_second` counts prompt and generated tokens since it was asked before. `in_flight`
+    are this worker's requests on it, and `at` the monotonic time, both when it was asked.
+    """
+
+    running: float = 0.0
+    waiting: float = 0.0
+    kv_usage: float = 0.0
+    tokens_per_second: float = 0.0
+    in_flight: int = 0
+    at: float = 0.0
+    #: Requests that run or wait in it, whoever sent them.
+    requests: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Add up here, once: a choice looks at all engines."""
+        object.__setattr__(self, "requests", self.running + self.waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSnapshot:
+    """What all engines reported lately: those that did not answer are absent.
+
+    Worth nothing after the monotonic time `until`. `gateways` estimates how many workers send
+    requests as this one does: as many as its own requests fit into all that were reported.
+    """
+
+    engines: Mapping[Key, EngineLoad] = field(default_factory=lambda: MappingProxyType({}))
+    until: float = -math.inf
+    gateways: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Estimate here, once."""
+        own = sum(engine.in_flight for engine in self.engines.values())
+        reported = sum(engine.requests for engine in self.engines.values())
+        gateways = min(max(1.0, (reported + DOUBT) / (own + DOUBT)), MOST_GATEWAYS) if own else 1.0
+        object.__setattr__(self, "gateways", gateways)
+
+
+NOTHING = LoadSnapshot()
+
+
+class LoadStore:
+    """Holds the latest snapshot. `clock` is monotonic, in seconds.
+
+    A reference is replaced, never edited, so that readers need no lock.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._snapshot = NOTHING
+
+    def put(self, snapshot: LoadSnapshot) -> None:
+        """Publish `snapshot`."""
+        self._snapshot = snapshot
+
+    def snapshot(self) -> LoadSnapshot:
+        """The latest one, or an empty one where it has become too old to say anything."""
+        snapshot = self._snapshot
+        return snapshot if self._clock() < snapshot.until else NOTHING

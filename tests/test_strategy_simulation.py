@@ -1,0 +1,209 @@
+"""The strategies in virtual time: what each is for holds, and none is worse than chance."""
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench.strategies.expectations import expectations
+from bench.strategies.figures import (
+    HITS,
+    P50,
+    Case,
+    Figures,
+    Results,
+    cases,
+    measure,
+    middle,
+    worse_than_random,
+)
+from bench.strategies.fleet import Done, Fleet
+from bench.strategies.report import Report
+from bench.strategies.workloads import ENGINES, TOKEN_BYTES, WORKLOADS, Request
+from tests.harness import ROOT
+
+SEEDS, REQUESTS = (1, 2), 700
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Every strategy under every workload, behind eight gateways, and some behind one."""
+    few = cases(
+        ("shared-prefix", "multi-turn"), (1,), ("random", "prefix-cache", "session-affinity")
+    )
+    wanted = [*cases(WORKLOADS, (8,)), *cases(("uniform",), (1,)), *few]
+    return measure(wanted, REQUESTS, SEEDS)
+
+
+@pytest.mark.parametrize("gateways", [1, 8])
+def test_following_shared_prefixes_halves_the_time_to_the_first_token(
+    results: Results, gateways: int
+) -> None:
+    ours, chance = (
+        middle(results[Case("shared-prefix", gateways, name)], P50)
+        for name in ("prefix-cache", "random")
+    )
+    assert ours <= chance / 2
+
+
+def test_no_strategy_is_worse_than_chance_by_more_than_noise(results: Results) -> None:
+    assert not [str(one) for one in worse_than_random(results)]
+
+
+@pytest.mark.parametrize("gateways", [1, 8])
+@pytest.mark.parametrize("strategy", ["prefix-cache", "session-affinity"])
+def test_conversations_find_in_caches_what_was_said_before(
+    results: Results, strategy: str, gateways: int
+) -> None:
+    ours, chance = (
+        middle(results[Case("multi-turn", gateways, name)], HITS) for name in (strategy, "random")
+    )
+    assert ours >= 1.5 * chance
+
+
+def test_the_figures_bear_out_what_the_report_expects(results: Results) -> None:
+    found = expectations(results)
+    assert len(found) == 2 + 4 + 1
+    assert [one.what for one in found if not one.holds] == []
+
+
+def simulate(workload: str, strategy: str, gateways: int) -> list[Done]:
+    of = WORKLOADS[workload]
+    return Fleet(of.paces(), strategy, gateways, 1).run(of.arrivals(300, 1)).done
+
+
+def test_all_gateways_send_a_session_to_the_same_engine() -> None:
+    engines = defaultdict(set)
+    for one in simulate("multi-turn", "session-affinity", 8):
+        engines[one.session].add(one.engine)
+    assert len(engines) > 30
+    assert {len(of_session) for of_session in engines.values()} == {1}
+    assert len(set.union(*engines.values())) == ENGINES
+
+
+def test_every_request_of_a_workload_is_answered_once() -> None:
+    arrivals = WORKLOADS["multi-turn"].arrivals(300, 1)
+    expected = []
+    for _, request in arrivals:
+        turn: Request | None = request
+        while turn is not None:
+            expected.append((turn.session, turn.prompt_tokens))
+            turn = turn.then
+    done = simulate("multi-turn", "least-busy", 2)
+    assert sorted((one.session, one.prompt_tokens) for one in done) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_is_the_same_for_the_same_seed_and_keeps_its_rate(name: str) -> None:
+    workload = WORKLOADS[name]
+    arrivals = workload.arrivals(600, 5)
+    assert arrivals == workload.arrivals(600, 5) != workload.arrivals(600, 6)
+    assert len(arrivals) / arrivals[-1][0] == pytest.approx(workload.rate, rel=0.25)
+    for _, request in arrivals:
+        assert request.body.startswith(b'{"model": "chat", "messages": [{"role": ')
+        assert len(request.body) / TOKEN_BYTES == pytest.approx(request.prompt_tokens, abs=10)
+
+
+def test_a_turn_of_a_conversation_begins_with_all_turns_before_it() -> None:
+    (_, turn), *_ = WORKLOADS["multi-turn"].arrivals(6, 1)
+    while turn.then is not None:
+        assert turn.then.prefix[: len(turn.prefix) - 1] == turn.prefix[:-1]
+        assert turn.then.prompt_tokens > turn.prompt_tokens
+        turn = turn.then
+
+
+def of(p50: float, p99: float = 1.0) -> Figures:
+    return Figures(p50, p99, hits=0.5, tokens_per_second=100.0, utilisation=0.7)
+
+
+@pytest.mark.parametrize(
+    ("chance", "ours", "worse"),
+    [
+        ([1.0, 1.0, 1.0], [1.04, 1.04, 1.04], False),
+        ([1.0, 1.0, 1.0], [1.06, 1.06, 1.06], True),
+        ([0.9, 1.0, 1.1], [1.15, 1.15, 1.15], False),
+        ([1.0, 1.0, 1.0], [0.9, 1.15, 1.15], False),
+        ([0.9, 1.0, 1.1], [1.3, 1.3, 1.3], True),
+    ],
+)
+def test_worse_is_what_is_beyond_the_spread_of_the_seeds(
+    chance: list[float], ours: list[float], worse: bool
+) -> None:
+    found = worse_than_random(
+        {
+            Case("uniform", 2, "random"): [of(value) for value in chance],
+            Case("uniform", 2, "least-busy"): [of(value) for value in ours],
+        }
+    )
+    assert bool(found) == worse
+    if worse:
+        assert str(found[0]).startswith("least-busy on uniform, gateways: 2; p50 is ")
+
+
+def test_the_report_has_a_table_for_each_workload_and_charts_that_are_valid(
+    results: Results, tmp_path: Path
+) -> None:
+    everywhere = {case: runs for case, runs in results.items() if case.gateways == 8}
+    report = Report(everywhere, REQUESTS, SEEDS)
+    text = report.write(tmp_path, expectations(everywhere)).read_text()
+    for name in WORKLOADS:
+        assert f"\n### {name}\n" in text
+    assert text.count("| `prefix-cache` |") == 1 + len(WORKLOADS)
+    charts = sorted(tmp_path.glob("*.svg"))
+    assert len(charts) == 3
+    for chart in charts:
+        assert f"({chart.name})" in text
+        ET.fromstring(chart.read_text())
+
+
+def test_the_same_seeds_make_the_same_report_in_every_process(tmp_path: Path) -> None:
+    options = (
+        "--requests=120",
+        "--seeds=1,2",
+        "--gateways=1,3",
+        "--workloads=shared-prefix,multi-turn",
+        "--strategies=prefix-cache;least-latency;least-busy:1,prefix-cache:1",
+    )
+    reports = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.strategies", *options, f"--folder={folder}"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": str(number)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        reports.append({path.name: path.read_text() for path in folder.iterdir()})
+    assert reports[0] == reports[1]
+    assert "| `least-busy:1,prefix-cache:1` |" in reports[0]["report.md"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--workloads=nothing", "no workload 'nothing'; known: uniform"),
+        ("--strategies=best", "unknown routing strategy 'best'"),
+        ("--gateways=0", "invalid"),
+        ("--seeds=a", "invalid"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_told(option: str, message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.strategies", option, "--no-report"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""What people are shown: the state of everything, as JSON and as a page."""
