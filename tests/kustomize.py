@@ -15,12 +15,15 @@ Manifest = dict[str, Any]
 KINDS_WITH_TEMPLATE = {"Deployment"}
 # All of these live in a namespace; a cluster-wide kind would need other treatment.
 KINDS = KINDS_WITH_TEMPLATE | {
+    "HorizontalPodAutoscaler",
     "NetworkPolicy",
     "PodDisruptionBudget",
+    "PrometheusRule",
     "Role",
     "RoleBinding",
     "Service",
     "ServiceAccount",
+    "ServiceMonitor",
 }
 
 
@@ -35,8 +38,13 @@ def render(folder: Path) -> list[Manifest]:
     """
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     known = {"apiVersion", "kind", "namespace", "resources", "labels", "images"}
+    known |= {"configMapGenerator", "patches"}
     _refuse_others(kustomization, known, "kustomization")
     manifests = [m for name in kustomization["resources"] for m in _read(folder / name)]
+    for generator in kustomization.get("configMapGenerator", []):
+        manifests.append(_config_map(folder, generator))
+    for patch in kustomization.get("patches", []):
+        _patch(manifests, patch)
     for manifest in manifests:
         manifest["metadata"]["namespace"] = kustomization["namespace"]
         for labels in kustomization.get("labels", []):
@@ -48,6 +56,8 @@ def render(folder: Path) -> list[Manifest]:
 
 
 def _read(path: Path) -> list[Manifest]:
+    if (path / "kustomization.yaml").is_file():
+        return render(path)
     if not path.is_file():
         raise Unsupported(f"resource {path} is not a file")
     manifests: list[Manifest] = [m for m in yaml.safe_load_all(path.read_text()) if m]
@@ -55,6 +65,40 @@ def _read(path: Path) -> list[Manifest]:
         if manifest["kind"] not in KINDS:
             raise Unsupported(f"kind {manifest['kind']} in {path}")
     return manifests
+
+
+def _config_map(folder: Path, generator: Mapping[str, Any]) -> Manifest:
+    _refuse_others(generator, {"name", "files", "options"}, "configMapGenerator")
+    options = generator.get("options", {})
+    _refuse_others(options, {"disableNameSuffixHash", "labels"}, "options of configMapGenerator")
+    if not options.get("disableNameSuffixHash"):
+        raise Unsupported("a name with a hash")
+    named = (file.partition("=") for file in generator["files"])
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": generator["name"], "labels": dict(options.get("labels", {}))},
+        "data": {key: (folder / (path or key)).read_text() for key, _, path in named},
+    }
+
+
+def _patch(manifests: list[Manifest], patch: Mapping[str, Any]) -> None:
+    _refuse_others(patch, {"target", "patch"}, "patches")
+    _refuse_others(patch["target"], {"kind", "name"}, "target of patches")
+    targets = [
+        manifest
+        for manifest in manifests
+        if (manifest["kind"], manifest["metadata"]["name"])
+        == (patch["target"]["kind"], patch["target"]["name"])
+    ]
+    for operation in yaml.safe_load(patch["patch"]):
+        if operation["op"] != "remove":
+            raise Unsupported(f"patches: {operation['op']}")
+        *parents, last = operation["path"].strip("/").split("/")
+        for target in targets:
+            for name in parents:
+                target = target[name]
+            del target[last]
 
 
 def _add_labels(manifest: Manifest, labels: Mapping[str, Any]) -> None:
