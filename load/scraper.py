@@ -11,6 +11,7 @@ from types import MappingProxyType
 from cache.endpoints import Endpoint, Key
 from load.engines import NoMetrics, Reading, read
 from load.fetch import FetchError, Pages
+from load.gateways import Gateways
 from load.values import EngineLoad, LoadSnapshot, LoadStore
 from metrics import SCRAPES
 
@@ -60,6 +61,7 @@ class Scraper:
         self._clock = clock
         self._loads: dict[Key, EngineLoad] = {}
         self._totals: dict[Key, tuple[float, float]] = {}  # tokens, when
+        self._gateways = Gateways()
         self._failing = 0
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="scraper")
@@ -142,7 +144,8 @@ class Scraper:
             if one.load is not None and one.tokens is not None:
                 totals[key] = (one.tokens, one.load.at)
         self._loads, self._totals = loads, totals
-        self._store.put(LoadSnapshot(MappingProxyType(loads), now + fresh))
+        gateways = self._gateways.seen(loads.values())
+        self._store.put(LoadSnapshot(MappingProxyType(loads), now + fresh, gateways))
 
     def _tell(self, asked: Iterable[_Asked]) -> None:
         """Say once when engines stop to report, and once when all do again."""

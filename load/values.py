@@ -7,11 +7,6 @@ from types import MappingProxyType
 
 from cache.endpoints import Key
 
-#: At most this many workers are believed in.
-MOST_GATEWAYS = 32.0
-#: Requests that are added to both sides of the estimate: one of our own proves little.
-DOUBT = 4.0
-
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
@@ -41,19 +36,12 @@ class LoadSnapshot:
     """What all engines reported lately: those that did not answer are absent.
 
     Worth nothing after the monotonic time `until`. `gateways` estimates how many workers send
-    requests as this one does: as many as its own requests fit into all that were reported.
+    requests as this one does (`load.gateways`).
     """
 
     engines: Mapping[Key, EngineLoad] = field(default_factory=lambda: MappingProxyType({}))
     until: float = -math.inf
-    gateways: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Estimate here, once."""
-        own = sum(engine.in_flight for engine in self.engines.values())
-        reported = sum(engine.requests for engine in self.engines.values())
-        gateways = min(max(1.0, (reported + DOUBT) / (own + DOUBT)), MOST_GATEWAYS) if own else 1.0
-        object.__setattr__(self, "gateways", gateways)
+    gateways: float = 1.0
 
 
 NOTHING = LoadSnapshot()

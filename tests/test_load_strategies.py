@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.endpoints import Endpoint, Key
+from load.gateways import MEMORY, MOST_GATEWAYS, Gateways
 from load.values import EngineLoad, LoadSnapshot
 from routing.inflight import InFlight
 from routing.latency import HALF_LIFE_SECONDS, Latencies
@@ -21,10 +22,15 @@ QUERY = Query("llama")
 
 
 def snapshot(*loads: EngineLoad | None) -> LoadSnapshot:
-    """Reports of the endpoints 1, 2, …, of which some may be missing."""
-    return LoadSnapshot(
-        {endpoint(n).key: load for n, load in enumerate(loads, 1) if load is not None}, 1e9
-    )
+    """Reports of the endpoints 1, 2, …, of which some may be missing, after rounds of the same."""
+    found = {endpoint(n).key: load for n, load in enumerate(loads, 1) if load is not None}
+    return LoadSnapshot(found, 1e9, seen(*found.values()))
+
+
+def seen(*loads: EngineLoad, rounds: int = 50) -> float:
+    """How many gateways there seem to be after rounds of these reports."""
+    gateways = Gateways()
+    return [gateways.seen(loads) for _ in range(rounds)][-1]
 
 
 def chosen(
@@ -128,6 +134,31 @@ def test_what_other_gateways_send_is_taken_to_be_like_our_own() -> None:
     own = {endpoint(1).key: 2001, endpoint(2).key: 3000}  # one more than when it was asked
     view = View(own, loads)
     assert view.reports(endpoints(2)).busy() == pytest.approx([4002, 6000], abs=0.1)
+
+
+def test_all_that_engines_have_are_our_own_requests_where_we_are_alone() -> None:
+    assert seen(load(running=40, in_flight=40), load(waiting=3, in_flight=3)) == 1
+
+
+def test_an_engine_that_reports_fewer_than_we_sent_does_not_make_us_half_a_gateway() -> None:
+    assert seen(load(running=1, in_flight=40)) == 1
+
+
+def test_no_more_gateways_are_believed_in_than_there_may_be() -> None:
+    assert seen(load(running=1e9, in_flight=3)) == MOST_GATEWAYS
+
+
+def test_one_request_at_a_time_says_nothing_of_others() -> None:
+    """Else its end would count as the end of ten, and what others may do would hide the reports."""
+    assert seen(load(running=10, in_flight=1)) == 1
+    assert seen(load(running=30, in_flight=3)) == pytest.approx(10)
+
+
+def test_one_round_of_many_says_little() -> None:
+    gateways = Gateways()
+    for _ in range(50):
+        gateways.seen([load(running=20, in_flight=10)])
+    assert gateways.seen([load(running=20, in_flight=0)]) == pytest.approx(2 / MEMORY, abs=0.01)
 
 
 def test_what_has_ended_since_the_report_counts_no_more() -> None:

@@ -26,7 +26,7 @@ from bench.strategies.report import Report
 from bench.strategies.workloads import ENGINES, TOKEN_BYTES, WORKLOADS, Request
 from tests.harness import ROOT
 
-SEEDS, REQUESTS = (1, 2), 700
+SEEDS, REQUESTS = (1, 2, 3), 1500
 
 
 @pytest.fixture(scope="module")

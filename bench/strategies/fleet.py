@@ -9,6 +9,7 @@ from types import MappingProxyType
 from bench.strategies.workloads import MODEL, Arrivals, Request
 from cache.endpoints import Endpoint, Key, Pool, Snapshot
 from cache.store import SnapshotStore
+from load.gateways import Gateways
 from load.scraper import FRESH_ROUNDS
 from load.values import EngineLoad, LoadSnapshot, LoadStore
 from routing.aside import SetAside
@@ -40,6 +41,7 @@ class Gateway:
         self._clock = clock
         self._loads = LoadStore(clock)
         self._in_flight = InFlight(clock)
+        self._gateways = Gateways()
         self._before: dict[Key, tuple[float, float]] = {}  # tokens, when
         self._router = Router(
             store,
@@ -62,7 +64,8 @@ class Gateway:
         now = self._clock()
         loads = {endpoint.key: self._ask(endpoint.key, engine, now) for endpoint, engine in engines}
         until = now + FRESH_ROUNDS * SCRAPE_SECONDS
-        self._loads.put(LoadSnapshot(MappingProxyType(loads), until))
+        gateways = self._gateways.seen(loads.values())
+        self._loads.put(LoadSnapshot(MappingProxyType(loads), until, gateways))
 
     def _ask(self, key: Key, engine: EngineModel, now: float) -> EngineLoad:
         told = engine.told(now)
