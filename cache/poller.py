@@ -146,8 +146,8 @@ class Poller:
             SKIPPED.labels(reason).inc()
         snapshot = self._slices.snapshot(listed_at)
         self._store.put(snapshot)
-        LISTED_AT.set(listed_at)
         self._on_change(snapshot)
+        LISTED_AT.set(listed_at)
 
     def _list_succeeded(self) -> None:
         self._sign_of_life()

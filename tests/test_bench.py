@@ -79,9 +79,8 @@ def test_a_chart_is_valid_and_its_bars_are_to_scale() -> None:
 def test_a_family_is_found_and_measured_and_ended(tmp_path: Path) -> None:
     lines = [
         "import subprocess, sys",
-        "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)",
-        "print('started', flush=True)",
-        "child.wait()",
+        "started = 'print(\"started\", flush=True); input()'",
+        "subprocess.Popen([sys.executable, '-c', started], stdin=subprocess.PIPE).wait()",
     ]
     process = subprocess.Popen(
         [sys.executable, "-c", "\n".join(lines), str(tmp_path)], stdout=subprocess.PIPE

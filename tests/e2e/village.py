@@ -47,11 +47,12 @@ class Village:
         self.show(**conditions)
         shown = time.monotonic()
 
-        def oldest_list() -> float:
+        def all_have_read() -> bool:
+            since = time.monotonic() - shown  # before the age is told, which grows meanwhile
             text = self.gateway.get("/metrics", headers=KEY).text
-            return float(text.partition("\ngateway_snapshot_age_seconds ")[2].split()[0])
+            return float(text.partition("\ngateway_snapshot_age_seconds ")[2].split()[0]) < since
 
-        wait_for(lambda: oldest_list() < time.monotonic() - shown, "all have read it")
+        wait_for(all_have_read, "all have read it")
 
     def document(self) -> dict[str, Any]:
         """What one of the workers answers, on a connection of its own."""
