@@ -148,6 +148,7 @@ class Answering:
         """Answer an inference request."""
         request = incoming.request
         answer = yield from self._inference.handle(_call_of(request, client))
+        request.body = None  # its endpoint has it, and a stream may run for minutes
         closes = not incoming.whole or request.must_close or self._server.must_close(request)
         end = End.CLOSE if closes else End.KEEP
         body = answer.body

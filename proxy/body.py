@@ -67,7 +67,6 @@ class AnswerBody:
         caller.on_departure(self._stream.shut_down)
         self._broken = False
         self._ended = False
-        self._content = self._pass_on()
 
     @property
     def unsized(self) -> bool:
@@ -146,9 +145,6 @@ class AnswerBody:
         return taken
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._content
-
-    def _pass_on(self) -> Iterator[bytes]:
         if self._is_event_stream:
             yield b""  # the head is on its way although the first token may take its time
         try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 from cache.endpoints import Endpoint
@@ -167,7 +166,7 @@ class _Attempts:
             self._failure = failure
             ended = _classify(failure)
             if ended is not Failure.STALE_CONNECTION and not isinstance(failure, OutOfResources):
-                self._candidates.note_error(lease.endpoint, failure.kind)
+                self._candidates.error_note(lease.endpoint)(failure.kind)
             # That a connection which had idled was closed says nothing against the endpoint.
             if ended in (Failure.NOTHING_SENT, Failure.DIED) or isinstance(failure, ResponseBroken):
                 self._candidates.failed(lease.endpoint)
@@ -176,8 +175,9 @@ class _Attempts:
         self._candidates.succeeded(lease.endpoint)
         if self._answer is not None:
             self._answer.close()
-        note_error = partial(self._candidates.note_error, lease.endpoint)
-        self._answer = Answer(reply, lease, self._count, note_error)
+        self._answer = Answer(
+            reply, lease, self._count, self._candidates.error_note(lease.endpoint)
+        )
         self._failure = None
         return Failure.UNAVAILABLE if reply.head.status == 503 else None
 

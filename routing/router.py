@@ -1,7 +1,8 @@
 """The router: from a model and a strategy's name to endpoints that are routable now."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from cache.endpoints import Endpoint, Key, Pool
 from cache.store import EndpointsStale, EndpointsUnknown, SnapshotStore
@@ -81,6 +82,7 @@ class Router:
         chosen = self._strategies.get(name)
         self.eligible(query.model)
         chosen.prepare(query)
+        query.body = b""  # it may be large, and nothing else is read from it
         return Candidates(self, query, chosen, name if name in STRATEGIES else "mix")
 
     def preferred(self, endpoints: Sequence[Endpoint], strategy: Strategy) -> Sequence[Endpoint]:
@@ -146,9 +148,12 @@ class Candidates:
         """Whether `endpoint` has not failed since it last answered."""
         return self._router.aside.is_sound(endpoint)
 
-    def note_error(self, endpoint: Endpoint, kind: str) -> None:
-        """Remember, for people, how an exchange with `endpoint` failed."""
-        self._router.errors.note(endpoint.key, kind)
+    def error_note(self, endpoint: Endpoint) -> Callable[[str], None]:
+        """What remembers, for people, how an exchange with `endpoint` failed.
+
+        It may be kept for as long as a stream runs, and holds on to nothing of the request.
+        """
+        return partial(self._router.errors.note, endpoint.key)
 
     def failed(self, endpoint: Endpoint) -> None:
         """Note that `endpoint` failed on transport level."""

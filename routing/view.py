@@ -14,7 +14,8 @@ class Query:
     """What a strategy may know of a request.
 
     `session` names the conversation it belongs to, if any. `prompt` and `prefix`, the beginning of
-    its prompt and hashes of that, are made of `body` by a strategy that needs them (`prepare`).
+    its prompt and hashes of that, are made of `body` by a strategy that needs them (`prepare`);
+    after that `body` is gone.
     """
 
     model: str = ""
