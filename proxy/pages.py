@@ -62,10 +62,6 @@ class MetricsPages:
         """Close connections to all others."""
         self._connections.prune({_asked_at(endpoint).key for endpoint in endpoints})
 
-    def close(self) -> None:
-        """End all connections."""
-        self._connections.shut_down_all()
-
     def _page(self, endpoint: Endpoint) -> str:
         try:
             reply = carry_out(self._transport.exchange(endpoint, _REQUEST))

@@ -33,7 +33,9 @@ class SetAside:
     `trial_seconds` have passed: a black hole would swallow all that come while a connect times out.
 
     `tell` is told once that an endpoint is set aside (true), however often it is again before it
-    answers, and that it is back (false) when it has answered or its slice entry has changed.
+    answers, and that it is back (false) when it has answered or its slice entry has changed. That
+    happens under the lock, so that it hears of changes in their order: it must be quick, and not
+    call back.
     """
 
     def __init__(
@@ -77,6 +79,10 @@ class SetAside:
     def is_sound(self, endpoint: Endpoint) -> bool:
         """Whether nothing is held against `endpoint`: it has not failed since it last answered."""
         return endpoint.key not in self._records
+
+    def concerns(self, keys: frozenset[Key]) -> bool:
+        """Whether anything is held against one of `keys`; costs nothing for those of others."""
+        return bool(self._records) and not keys.isdisjoint(tuple(self._records))
 
     def free(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Those of `endpoints` that are not set aside or tried now; all of them if none were left.

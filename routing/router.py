@@ -80,19 +80,20 @@ class Router:
         name = strategy or self._default
         name = ALIASES.get(name, name)
         chosen = self._strategies.get(name)
-        self.eligible(query.model)
+        self.eligible(self.pool(query.model))
         chosen.prepare(query)
         query.body = b""  # it may be large, and nothing else is read from it
         return Candidates(self, query, chosen, name if name in STRATEGIES else "mix")
 
-    def preferred(self, endpoints: Sequence[Endpoint], strategy: Strategy) -> Sequence[Endpoint]:
-        """Those of `endpoints` that `strategy` is to choose from, which are not set aside."""
-        free = self.aside.free(endpoints)
+    def preferred(
+        self, pool: Pool, endpoints: Sequence[Endpoint], strategy: Strategy
+    ) -> Sequence[Endpoint]:
+        """Those of `pool`'s `endpoints` that `strategy` is to choose from: not set aside, near."""
+        free = self.aside.free(endpoints) if self.aside.concerns(pool.keys) else endpoints
         return nearest(free, self._zone) if self._zone and not strategy.spans_zones else free
 
-    def eligible(self, model: str) -> tuple[Endpoint, ...]:
-        """The endpoints of `model` that may get a request now; raises as `candidates` does."""
-        pool = self.pool(model)
+    def eligible(self, pool: Pool) -> tuple[Endpoint, ...]:
+        """The endpoints of `pool` that may get a request now; raises `NoReadyEndpoints`."""
         if pool.routable:
             return pool.routable
         if self._terminating_fallback and (last := pool.terminating_but_serving):
@@ -128,13 +129,20 @@ class Candidates:
 
         The first time it raises as `Router.candidates` does when by now there is none at all.
         """
-        eligible = self._routable() if self._tried else self._router.eligible(self.model)
-        untried = [e for e in eligible if e.key not in self._tried] if self._tried else eligible
-        if not untried:
+        try:
+            pool = self._router.pool(self.model)
+            untried: Sequence[Endpoint] = self._router.eligible(pool)
+        except _NONE_ROUTABLE:
+            if not self._tried:
+                raise
             return None
+        if self._tried:
+            untried = [endpoint for endpoint in untried if endpoint.key not in self._tried]
+            if not untried:
+                return None
         lease = self._router.in_flight.pick(
             self._strategy,
-            self._router.preferred(untried, self._strategy),
+            self._router.preferred(pool, untried, self._strategy),
             self._query,
             self._router.loads.snapshot(),
         )
@@ -165,6 +173,6 @@ class Candidates:
 
     def _routable(self) -> Sequence[Endpoint]:
         try:
-            return self._router.eligible(self.model)
+            return self._router.eligible(self._router.pool(self.model))
         except _NONE_ROUTABLE:
             return ()

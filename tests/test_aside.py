@@ -200,3 +200,12 @@ def test_one_that_was_never_set_aside_is_not_on_trial(aside: SetAside) -> None:
     fail(aside, ONE, times=FAILURES - 1)
     aside.chosen(ONE)
     assert list(aside.free(POOL)) == list(POOL)
+
+
+def test_what_is_held_against_others_concerns_no_pool() -> None:
+    aside = SetAside(Clock())
+    aside.failed(ONE, POOL)
+    assert aside.concerns(frozenset({ONE.key, TWO.key}))
+    assert not aside.concerns(frozenset({TWO.key, THREE.key}))
+    aside.succeeded(ONE)
+    assert not aside.concerns(frozenset({ONE.key}))

@@ -212,9 +212,9 @@ def test_with_the_fallback_terminating_endpoints_that_serve_are_used_only_when_n
 ):
     gone = Endpoint("10.0.0.6", 8000, serving=False, terminating=True, routable=False)
     setting = Setting(terminating_fallback=True, llama=(endpoint(1), TERMINATING, gone))
-    assert setting.router.eligible("llama") == (endpoint(1),)
+    assert setting.router.eligible(setting.router.pool("llama")) == (endpoint(1),)
     setting.put(llama=(TERMINATING, NOT_READY, gone))
-    assert setting.router.eligible("llama") == (TERMINATING,)
+    assert setting.router.eligible(setting.router.pool("llama")) == (TERMINATING,)
     setting.put(llama=(NOT_READY, gone))
     with pytest.raises(NoReadyEndpoints):
-        setting.router.eligible("llama")
+        setting.router.eligible(setting.router.pool("llama"))

@@ -25,6 +25,9 @@ STRATEGIES: Mapping[str, Callable[[random.Random], Strategy]] = {
 #: Names that AIBrix' users know, and what comes nearest to them here.
 ALIASES: Mapping[str, str] = {
     "least-busy-time": "least-busy",
+    "least-gpu-cache": "least-kv-cache",
+    "least-utilization": "least-busy",
+    "load-balance": "least-busy",
     "prefix-cache-preble": "prefix-cache",
 }
 #: Strategies in one mix, and the greatest weight of each.

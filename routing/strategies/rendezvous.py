@@ -20,6 +20,7 @@ class Rendezvous:
 
     def __init__(self) -> None:
         self._numbers: dict[Key, int] = {}
+        self._latest: tuple[Sequence[Endpoint], list[int]] = ((), [])
 
     def weights(self, name: int, endpoints: Sequence[Endpoint]) -> list[int]:
         """A number below `PRIME` for each of `endpoints`: the highest is the first choice.
@@ -27,18 +28,26 @@ class Rendezvous:
         Multiplication modulo a prime (Carter and Wegman): for any two endpoints it is as likely
         that the one is higher as the other.
         """
-        numbers = self._numbers
-        factor = name + 1  # zero would make all equal
-        try:
-            return [factor * numbers[endpoint.key] % PRIME for endpoint in endpoints]
-        except KeyError:  # of an endpoint that is new
-            self._learn(endpoints)
-            return self.weights(name, endpoints)
+        factor, prime = name + 1, PRIME  # zero would make all equal
+        return [factor * number % prime for number in self._numbers_of(endpoints)]
 
     def first(self, name: int, endpoints: Sequence[Endpoint]) -> Endpoint:
         """The first choice for `name`."""
         weights = self.weights(name, endpoints)
         return endpoints[weights.index(max(weights))]
+
+    def _numbers_of(self, endpoints: Sequence[Endpoint]) -> list[int]:
+        """A number for each; as long as a pool does not change, nothing is looked up."""
+        of, found = self._latest
+        if of is endpoints:
+            return found
+        numbers = self._numbers
+        if not all(endpoint.key in numbers for endpoint in endpoints):
+            self._learn(endpoints)
+        found = [numbers[endpoint.key] for endpoint in endpoints]
+        if isinstance(endpoints, tuple):  # a list may change
+            self._latest = endpoints, found
+        return found
 
     def _learn(self, endpoints: Sequence[Endpoint]) -> None:
         if len(self._numbers) + len(endpoints) > MEMORY:
