@@ -67,6 +67,7 @@ class AnswerBody:
         caller.on_departure(self._stream.shut_down)
         self._broken = False
         self._ended = False
+        self._early = 0  # bytes of the content that `early` gave
 
     @property
     def unsized(self) -> bool:
@@ -105,9 +106,14 @@ class AnswerBody:
         if not self._is_event_stream:
             return b""
         chunks, size = yield from self._stream.early(_FIRST_TOKEN_SECONDS)
-        if size:
-            self._record.passed(size)
+        self._early = size
         return chunks
+
+    def _note_early(self) -> None:
+        """Write down what `early` gave, once it is sent: the client need not wait for that."""
+        if self._early:
+            self._record.passed(self._early)
+            self._early = 0
 
     def hand_over(
         self,
@@ -124,6 +130,7 @@ class AnswerBody:
         this returns, when the connection is the caller's again: with whether it is good for another
         request. Else it is to be closed without ado. Not to be closed after that.
         """
+        self._note_early()
         if self._relay is None:
             return False
         self._caller.on_departure(None)  # the relay sees by itself when the client leaves
@@ -173,6 +180,7 @@ class AnswerBody:
 
     def close(self) -> None:
         """End it, whatever state it is in. Idempotent."""
+        self._note_early()
         if not self._ended and not self._broken:
             self._record.aborted("receiving")
         self._ended = True  # a second close tells nothing new

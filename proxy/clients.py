@@ -21,13 +21,18 @@ from relay.sockets import set_reset, untaken
 MOST_EARLY_BYTES: Final = 65_536
 _RECEIVE_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: Phases in which the client may have something to say, or leave.
+_LISTENING: Final = (Phase.HEAD, Phase.BODY, Phase.BUSY)
 
 
 class Client:
     """One connection: a state machine on the loop's thread, driven by what the socket allows.
 
     While a request is being answered its thread may send; nothing else touches `socket` elsewhere.
+    `caller` is the latest request's.
     """
+
+    caller: Caller
 
     __slots__ = (
         *("address", "caller", "deadline", "server", "slot", "socket"),
@@ -41,7 +46,6 @@ class Client:
         self.socket = sock
         self.address = address
         self.server = server
-        self.caller = Caller()
         self.deadline = math.inf
         self.slot = NEVER
         self._around = around
@@ -54,13 +58,25 @@ class Client:
         self._returned: bool | None = None
         self._phase = Phase.IDLE
         self._watched = 0
-        self._watch(selectors.EVENT_READ)
-        around.deadlines.set(self, around.clock() + around.keepalive)
+
+    def begin(self) -> None:
+        """Answer the request that mostly has come with the connection, and wait for what has not.
+
+        The request comes first: its endpoint may be at work while it is noted what to wait for.
+        """
+        self._receive()
+        if self._phase is Phase.IDLE:
+            self._await_next()
+        elif self._phase in _LISTENING and not self._gone:
+            self._watch(selectors.EVENT_READ)
 
     def readable(self, _: object = None) -> None:
         """The client has sent something, or left."""
         if self._watched != selectors.EVENT_READ:
             return  # what came first in this turn has changed that
+        self._receive()
+
+    def _receive(self) -> None:
         try:
             data = self.socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:

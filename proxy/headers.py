@@ -54,12 +54,11 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
 
     `own` are the gateway's fields; `drop` names further ones that don't pass, in lower case.
     """
-    fields = list(fields)
-    dropped = _NEVER_UPSTREAM | _connection_options(fields) | set(drop)
+    lowered = [(name.lower(), name, value) for name, value in fields]
+    dropped = {*_connection_options(lowered), *drop}
     lines = [f"{name}: {value}\r\n" for name, value in own.items()]
-    for name, value in fields:
-        lowered = name.lower()
-        if lowered not in dropped and not lowered.startswith("x-forwarded"):
+    for low, name, value in lowered:
+        if not (low in _NEVER_UPSTREAM or low in dropped or low.startswith("x-forwarded")):
             lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1")
 
@@ -69,19 +68,26 @@ def for_client(fields: Fields, *, bodyless: bool = False) -> list[tuple[str, str
 
     A `bodyless` one is a 204, which must not tell a length (RFC 9110 §8.6).
     """
-    fields = list(fields)
+    lowered = [(name.lower(), name, value) for name, value in fields]
     # An endpoint that calls its own framing an option is not believed: its client needs it.
-    dropped = _NEVER_TO_CLIENT | (_connection_options(fields) - {"content-length"})
+    dropped = _connection_options(lowered) - {"content-length"}
     if bodyless:
-        dropped |= {"content-length"}
-    return [(name, value) for name, value in fields if name.lower() not in dropped]
+        dropped.add("content-length")
+    return [
+        (name, value)
+        for low, name, value in lowered
+        if not (low in _NEVER_TO_CLIENT or low in dropped)
+    ]
 
 
-def _connection_options(fields: Fields) -> set[str]:
-    """The fields that `Connection` declares to be about this connection."""
+def _connection_options(lowered: Iterable[tuple[str, str, str]]) -> set[str]:
+    """The fields that `Connection` declares to be about this connection.
+
+    Of each field it is told the name in lower case, the name as it came, and the value.
+    """
     return {
         option.strip().lower()
-        for name, value in fields
-        if name.lower() == "connection"
+        for low, _, value in lowered
+        if low == "connection"
         for option in value.split(",")
     }

@@ -5,6 +5,8 @@ import socket
 import time
 from collections.abc import Callable
 
+from proxy.epoll import Epoll
+
 #: Seconds a client has to close its side too.
 LINGER_SECONDS = 5.0
 #: Bytes thrown away at a time, so that one client that goes on sending holds up nobody.
@@ -15,13 +17,13 @@ class Lingering:
     """Connections that have got their last byte and wait for their client to close.
 
     What a client still sends is read and thrown away: unread bytes would turn the close into a
-    reset (RFC 9112 §9.6). Belongs to the loop of `poller`, whose keys carry callbacks that take
-    the socket; `closed` is told each end. `clock` is monotonic.
+    reset (RFC 9112 §9.6). Belongs to the loop of `poller`; `closed` is told each end. `clock` is
+    monotonic.
     """
 
     def __init__(
         self,
-        poller: selectors.BaseSelector,
+        poller: Epoll,
         closed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.arrival import Arrival, Incoming
 from proxy.deadlines import Deadlines
+from proxy.epoll import Epoll
 
 if TYPE_CHECKING:
     from proxy.clients import Client
@@ -18,7 +19,7 @@ class Surroundings(Protocol):
     byte that the client takes.
     """
 
-    poller: Any
+    poller: Epoll
     deadlines: Deadlines
     clock: Callable[[], float]
     keepalive: float

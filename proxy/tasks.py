@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from proxy.clients import Client
 from proxy.deadlines import NEVER, STEP_SECONDS, Deadlines
+from proxy.epoll import Epoll
 from proxy.sending import End
 from proxy.steps import Ready, Steps
 
@@ -17,7 +18,7 @@ Answered = tuple[End, bytes]
 class Loop(Protocol):
     """What a task needs of its loop."""
 
-    poller: Any
+    poller: Epoll
     clock: Callable[[], float]
     deadlines: Deadlines
     soon: "Soon"

@@ -55,14 +55,13 @@ class _Outgoing(requests.PreparedRequest):
 class _Incoming(requests.Response):
     """A response that keeps its head as it came, repeated fields included."""
 
-    def __init__(self, request: requests.PreparedRequest, head: Head, stream: Stream) -> None:
+    def __init__(self, request: requests.PreparedRequest, reply: Reply) -> None:
         super().__init__()
         self.request = request
-        self.status_code = head.status
-        self.reason = head.reason
-        self.raw = stream  # as `requests` names it
-        self.stream = stream
-        self.head = head
+        self.status_code = reply.head.status
+        self.reason = reply.head.reason
+        self.raw = reply.stream  # as `requests` names it
+        self.reply = reply
 
 
 class EndpointAdapter(BaseAdapter):
@@ -97,10 +96,10 @@ class EndpointAdapter(BaseAdapter):
         """
         if not isinstance(request, _Outgoing):
             raise TypeError("this adapter sends requests to endpoints only")
-        return carry_out(self.exchange(request, timeout))
+        return _Incoming(request, carry_out(self.exchange(request, timeout)))
 
-    def exchange(self, request: "_Outgoing", timeout: tuple[float, float]) -> Steps["_Incoming"]:
-        """The same in steps."""
+    def exchange(self, request: "_Outgoing", timeout: tuple[float, float]) -> Steps[Reply]:
+        """The same in steps, without the response's cookie jar: that takes 15 of 400 us."""
         connect_timeout, first_byte_timeout = timeout
         if request.caller.departed:
             raise ClientLeft("client_left", "nobody waits for the answer")
@@ -115,7 +114,7 @@ class EndpointAdapter(BaseAdapter):
         except BaseException:
             self._pool.discard(connection)
             raise
-        return _Incoming(request, head, body)
+        return Reply(head, body)
 
     def _converse(
         self, connection: Connection, request: "_Outgoing", first_byte_timeout: float
@@ -155,5 +154,4 @@ class Transport:
         Raises `UpstreamFailure`s.
         """
         outgoing = _Outgoing(endpoint, request, fresh=fresh)
-        response = yield from self._adapter.exchange(outgoing, self._timeout)
-        return Reply(response.head, response.stream)
+        return (yield from self._adapter.exchange(outgoing, self._timeout))

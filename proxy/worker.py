@@ -21,6 +21,7 @@ from proxy.answering import Answering, close, create, pass_on
 from proxy.arrival import Arrival, Incoming
 from proxy.clients import Client
 from proxy.deadlines import Deadlines
+from proxy.epoll import Epoll
 from proxy.lingering import Lingering
 from proxy.refusal import refusal
 from proxy.secure import ClientConnection, much_is_left
@@ -64,6 +65,7 @@ class GatewayWorker(ThreadWorker):
     """
 
     _notifies_again = 0.0
+    poller: Any  # ours, not gunicorn's
     #: What the arbiter's handler, which a fork inherits, got before ours were in place.
     early_signals: queue.SimpleQueue[int]
 
@@ -114,6 +116,9 @@ class GatewayWorker(ThreadWorker):
         self._gateway = application.gateway
         settings = self._gateway.settings
         self._is_ssl = self.cfg.is_ssl
+        self.poller.close()  # nothing is registered yet
+        self.poller = Epoll()
+        self._names = {listener: listener.getsockname() for listener in self.sockets}
         self._lingering = Lingering(self.poller, self._lingered)
         self._clients: set[Client] = set()
         self._accepts_again = self._complains_again = self._makes_room_again = 0.0
@@ -161,7 +166,7 @@ class GatewayWorker(ThreadWorker):
         if self.nr_conns >= self.worker_connections and self._make_room_at_times():
             timeout = 0.0  # the next turn accepts
         most = self.deadlines.wait(1.0 if timeout is None else timeout)
-        super().wait_for_and_dispatch_events(self.soon.wait(most))
+        self.poller.turn(self.soon.wait(most))
         self.soon.expire()
         self.settle()
 
@@ -202,14 +207,14 @@ class GatewayWorker(ThreadWorker):
                 self._pause_accepting(error)
             return False
         self.nr_conns += 1
-        server = listener.getsockname()
+        server = self._names[listener]
         if self._is_ssl:
             self.enqueue_req(ClientConnection(self.cfg, client, address, server, self._linger))
         else:
             client.setblocking(False)
             newcomer = Client(self, client, address, server)
             self._clients.add(newcomer)
-            newcomer.readable()  # mostly the request has come with it
+            newcomer.begin()
         return True
 
     def _pause_accepting(self, why: OSError) -> None:

@@ -1,6 +1,5 @@
 """What a client does, or fails to do, is the loop's concern alone."""
 
-import selectors
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from proxy.arrival import Arrival, Incoming
 from proxy.clients import MOST_EARLY_BYTES, Client
 from proxy.deadlines import STEP_SECONDS, Deadlines
+from proxy.epoll import Epoll
 from proxy.errors import GatewayError
 from proxy.phases import BODY_CREDIT_SECONDS, BODY_LAG_SECONDS, BODY_RATE, HEAD_SECONDS
 from proxy.sending import End
@@ -27,7 +27,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.poller: Any = selectors.DefaultSelector()
+        self.poller = Epoll()
         self.clock = lambda: self.now
         self.deadlines = Deadlines(self.clock)
         self.keepalive = KEEPALIVE
@@ -65,8 +65,7 @@ class Loop:
         self.ended.append(client)
 
     def turn(self) -> None:
-        for key, _ in self.poller.select(0.01):
-            key.data(key.fileobj)
+        self.poller.turn(0.01)
         deferred, self.deferred = self.deferred, []
         for callback, arguments in deferred:
             callback(*arguments)
@@ -80,7 +79,7 @@ class Loop:
         wait_for(met, what, 5.0)
 
     def turn_until_quiet(self) -> None:
-        while self.poller.select(0):
+        while self.poller.turn(0):
             self.turn()
 
     def pass_time(self, seconds: float) -> None:
@@ -89,7 +88,7 @@ class Loop:
 
     @property
     def watched(self) -> int:
-        return len(self.poller.get_map())
+        return self.poller.count
 
 
 class Visit:
@@ -102,6 +101,7 @@ class Visit:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.peer.settimeout(5.0)
         self.client = Client(loop, ours, ADDRESS, ADDRESS)
+        self.client.begin()
 
     def send(self, data: bytes) -> None:
         """Send and let the loop take it."""
@@ -428,6 +428,7 @@ def test_an_answer_that_must_not_look_complete_ends_with_a_reset(loop: Loop) -> 
         ours, address = listener.accept()
     ours.setblocking(False)
     client = Client(loop, ours, address, address)
+    client.begin()
     with peer:
         peer.sendall(post())
         loop.turn_until(lambda: loop.requests, "it is there")
@@ -495,6 +496,7 @@ def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(loop
         ours, address = listener.accept()
     ours.setblocking(False)
     client = Client(loop, ours, address, address)
+    client.begin()
     with peer, ours:
         peer.sendall(post())
         loop.turn_until(lambda: loop.requests, "it is there")

@@ -1,12 +1,12 @@
 """A client's connection is closed so that the client can read everything first."""
 
-import selectors
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from proxy.epoll import Epoll
 from proxy.lingering import LINGER_SECONDS, Lingering
 from tests.harness import wait_for
 
@@ -17,15 +17,14 @@ class Loop:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ended = 0
-        self.poller = selectors.DefaultSelector()
+        self.poller = Epoll()
         self.lingering = Lingering(self.poller, self._count, lambda: self.now)
 
     def _count(self) -> None:
         self.ended += 1
 
     def turn(self) -> None:
-        for key, _ in self.poller.select(0.01):
-            key.data(key.fileobj)
+        self.poller.turn(0.01)
         self.lingering.expire()
 
     def turn_until_ended(self, count: int) -> None:
@@ -37,7 +36,7 @@ class Loop:
 
     @property
     def watched(self) -> int:
-        return len(self.poller.get_map())
+        return self.poller.count
 
 
 @pytest.fixture

@@ -101,13 +101,17 @@ ASSUMED = {
         ThreadWorker.init_process,
         "self.tpool = self.get_thread_pool()",
     ),
-    "the poller's callbacks are in its keys": (
-        ThreadWorker.wait_for_and_dispatch_events,
-        "callback = key.data",
+    "there is a poller in whose place ours comes": (
+        ThreadWorker.init_process,
+        "self.poller = selectors.DefaultSelector()",
     ),
-    "and get the file object": (
+    "nothing else waits for it": (
         ThreadWorker.wait_for_and_dispatch_events,
-        "callback(key.fileobj)",
+        "self.poller.select(timeout)",
+    ),
+    "callbacks come third": (
+        ThreadWorker.set_accept_enabled,
+        "self.poller.register(listener, selectors.EVENT_READ, self.accept)",
     ),
     "the loop asks each turn whether to accept": (
         ThreadWorker.run,
