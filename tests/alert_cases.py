@@ -1,26 +1,10 @@
 """What Prometheus may have seen of gateways, and which alert fires then; for test_alerts.py."""
 
+from tests.alert_cases_models import DISCOVERY, MODEL, MODELS, endpoints, requests
 from tests.promtool import Case, series_of
 
-MODEL = {"namespace": "models", "model": "llama"}
 POD = {"namespace": "models", "pod": "gw-1"}
 NAMESPACE = {"namespace": "models"}
-DISCOVERY = "gateway_snapshot_age_seconds"
-
-
-def endpoints(
-    *, ready: str = "0x30", not_ready: str = "0x30", leaving: str = "0x30", aside: str = "0x30"
-) -> dict[str, str]:
-    """The endpoints of one model; states that are not given have none."""
-    counts = {"ready": ready, "not_ready": not_ready, "terminating": leaving, "set_aside": aside}
-    return {
-        series_of("gateway_endpoints", model="llama", state=state): text
-        for state, text in counts.items()
-    }
-
-
-def requests(status: str, text: str) -> dict[str, str]:
-    return {series_of("gateway_requests_total", model="llama", status=status): text}
 
 
 def errors(code: str, text: str) -> dict[str, str]:
@@ -41,8 +25,6 @@ def fallbacks(text: str) -> dict[str, str]:
 
 DENIED = series_of("gateway_retries_denied_total")
 SKIPPED = series_of("gateway_discovery_skipped_total", reason="port")
-UNREADY = "GatewayModelUnready"
-NO_PODS = "GatewayModelWithoutPods"
 STORM = "GatewaySetAsideStorm"
 STALE = "GatewaySnapshotStale"
 FAILS = "GatewayDiscoveryFails"
@@ -56,27 +38,10 @@ BUG = "GatewayInternalErrors"
 RELAY = "GatewayRelayDied"
 SCRAPES, POLLS = "gateway_scrapes_total", "gateway_polls_total"
 REASON = {"namespace": "models", "reason": "port"}
-OTHERS_KNOW = {series_of("gateway_endpoints", "gw-2", model="llama", state="ready"): "1x30"}
 THREE_DAYS, HALF_HOURS = "3d", "30m"
 
 CASES = [
-    Case(UNREADY, "pods load, none is ready", endpoints(not_ready="2x30"), "2m", MODEL),
-    Case(UNREADY, "one of two is ready", endpoints(ready="1x30", not_ready="1x30")),
-    Case(UNREADY, "it was scaled to zero", endpoints()),
-    Case(UNREADY, "it is being scaled to zero", endpoints(leaving="2x30")),
-    Case(UNREADY, "what was ready is set aside", endpoints(aside="1x30", not_ready="1x30")),
-    Case(UNREADY, "only just now", endpoints(ready="1 1 0", not_ready="0 0 1"), "2m"),
-    Case(UNREADY, "a better informed gateway has one", endpoints(not_ready="2x30") | OTHERS_KNOW),
-    Case(NO_PODS, "clients ask", endpoints() | requests("503", "0+2x30"), "12m", MODEL),
-    Case(
-        NO_PODS,
-        "clients ask while the last pods leave",
-        endpoints(leaving="1x30") | requests("503", "0+2x30"),
-        "12m",
-        MODEL,
-    ),
-    Case(NO_PODS, "nobody asks any more", endpoints() | requests("503", "4x30"), "12m"),
-    Case(NO_PODS, "it loads", endpoints(not_ready="1x30") | requests("503", "0+2x30"), "12m"),
+    *MODELS,
     Case(STORM, "half of the endpoints fail", endpoints(ready="2x30", aside="2x30"), labels=MODEL),
     Case(STORM, "one of ten fails", endpoints(ready="9x30", aside="1x30")),
     Case(STORM, "they failed for a moment", endpoints(ready="4 0 4x20", aside="0 4 0x20"), "5m"),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.alert_cases_models import ONE_IS_READY_STILL, THEY_LOAD, endpoints
 from tests.dashboard import DASHBOARD, VALUES, expressions, panels, variables
-from tests.promtool import check, needs_promtool, rules
+from tests.promtool import check, evaluate, needs_promtool, rules
 
 COLUMNS = 24
 SHOWN = pytest.mark.parametrize("panel", panels(), ids=lambda panel: str(panel["title"]))
@@ -19,6 +20,35 @@ def test_prometheus_understands_every_query(tmp_path: Path) -> None:
     named = {f"query_{number}": text for number, (_, text) in enumerate(expressions())}
     assert len(named) >= len(panels())
     check(named, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("Models without a ready pod A", {"{}": 1}),
+        (
+            "Endpoints by state A",
+            {
+                '{state="ready"}': 0,
+                '{state="not_ready"}': 2,
+                '{state="terminating"}': 0,
+                '{state="set_aside"}': 0,
+            },
+        ),
+        ("Ready endpoints by model A", {'{namespace="models", model="llama"}': 0}),
+    ],
+)
+def test_a_gateway_that_is_cut_off_has_no_say_in_what_is_ready(
+    query: str, shown: dict[str, float], tmp_path: Path
+) -> None:
+    evaluate(dict(expressions())[query], THEY_LOAD | ONE_IS_READY_STILL, shown, tmp_path, at="4m")
+
+
+@needs_promtool
+def test_a_model_that_another_gateway_knows_a_ready_pod_of_has_one(tmp_path: Path) -> None:
+    query = dict(expressions())["Models without a ready pod A"]
+    evaluate(query, THEY_LOAD | endpoints("gw-2", ready="1x30"), {"{}": 0}, tmp_path)
 
 
 def test_no_variable_is_used_that_is_not_there() -> None:
@@ -98,6 +128,22 @@ def test_prometheus_and_models_can_be_chosen() -> None:
 def test_the_gateway_s_own_errors_are_those_of_the_alerts() -> None:
     alerting = {text for rule in rules() for text in re.findall(r'code!~"([^"]*)"', rule["expr"])}
     shown = {text for _, query in expressions() for text in re.findall(r'code!~"([^"]*)"', query)}
+    assert shown == alerting
+
+
+def test_the_gateways_that_have_a_say_are_those_of_the_alerts() -> None:
+    says = r"\band on \(namespace, pod, instance\) \(\s*(.*?\+ \d+\))"
+    alerting = {
+        " ".join(text.split())
+        for rule in rules()
+        for text in re.findall(says, rule["expr"], re.DOTALL)
+    }
+    shown = {
+        text.replace('{namespace=~"models"}', "")
+        for _, query in expressions()
+        for text in re.findall(says, query)
+    }
+    assert len(alerting) == 1
     assert shown == alerting
 
 

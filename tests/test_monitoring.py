@@ -130,6 +130,31 @@ def test_grafana_finds_the_dashboard() -> None:
     assert len(json.dumps(config)) < 262_144
 
 
+# Traces
+
+
+def test_the_example_that_lets_spans_out_is_a_rule_when_it_is_uncommented() -> None:
+    lines = (GATEWAY / "networkpolicy.yaml").read_text().splitlines()
+    begins = max(number for number, line in enumerate(lines) if line.startswith("    # - "))
+    text = "\n".join(lines[:begins] + [line.replace("# ", "", 1) for line in lines[begins:]])
+    policy = yaml.safe_load(text)
+    policy["metadata"]["namespace"] = "models"
+    kubernetes_validate.validate(policy, RELEASES[-1], strict=True)
+    *shipped, example = policy["spec"]["egress"]
+    assert shipped == manifest(GATEWAY, "NetworkPolicy")["spec"]["egress"]
+    ((peer,), ports) = example["to"], example["ports"]
+    assert peer["namespaceSelector"]["matchLabels"].keys() == {"kubernetes.io/metadata.name"}
+    assert ports == [{"protocol": "TCP", "port": 4318}]
+
+
+def test_whoever_reads_of_traces_learns_of_the_rule_they_need() -> None:
+    traces = (ROOT / "docs" / "operations.md").read_text().partition("\n## Traces\n")[2]
+    assert "k8s/base/networkpolicy.yaml" in traces
+    guide = (ROOT / "docs" / "getting-started.md").read_text()
+    (item,) = [line for line in guide.splitlines() if "(operations.md#traces)" in line]
+    assert "NetworkPolicy" in item
+
+
 # Autoscaling
 
 

@@ -19,7 +19,7 @@ from tests.slices import raw_slice
 
 ADAPTER = ROOT / "k8s" / "autoscaling" / "prometheus-adapter-values.yaml"
 #: What Prometheus adds to what a gateway tells: the operator's labels of a pod.
-TARGET_LABELS = {"namespace", "pod"}
+TARGET_LABELS = {"instance", "namespace", "pod"}
 Told = Mapping[str, set[str]]
 
 
