@@ -4,13 +4,19 @@ const SPANS_SECONDS = [30, 60, 120, 180]; // the shortest that holds all samples
 const WIDTH = 300;
 const HEIGHT = 72;
 const CLASSES = ["a", "b", "c", "d", "e"];
+const BACK_SECONDS = 5; // what is older than this is by another host's clock
 
-const samples = []; // the totals of the last minutes, oldest first
+const samples = []; // the totals of the last minutes, oldest first, of one gateway
+let counting; // its name
 
-function sample(totals) {
+function sample(totals, gateway) {
   const last = samples.at(-1);
-  if (last && totals.at <= last.at) return false; // the same again, or from before
-  if (last && fewer(totals.requests, last.requests)) samples.length = 0; // another gateway answers
+  if (last) {
+    const elsewhere = gateway !== counting || totals.at < last.at - BACK_SECONDS;
+    if (!elsewhere && totals.at <= last.at) return false; // the same again, or from before
+    if (elsewhere || fewer(totals.requests, last.requests)) samples.length = 0;
+  }
+  counting = gateway;
   samples.push(totals);
   while (samples[0].at < totals.at - SPANS_SECONDS.at(-1) - 40) samples.shift();
   return true;
@@ -120,7 +126,7 @@ function drawFirstByte(totals) {
     total: seconds(quantile(totals.first_byte_seconds, share / 100)),
     values: indexes().map((index) => recentQuantile(index, share / 100)),
   }));
-  show("first-byte", "Time to first token", lines, seconds, "");
+  show("first-byte", "Time to first byte", lines, seconds, "");
 }
 
 function show(id, title, lines, say, unit) {

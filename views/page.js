@@ -2,6 +2,7 @@
 
 const EVERY_MILLISECONDS = 1000;
 const PATIENCE_MILLISECONDS = 10000;
+const LONGEST_PAUSE_MILLISECONDS = 5000;
 
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -110,19 +111,28 @@ function showEvents(state) {
 
 function showAll(state) {
   const top = summary(state);
-  gateways.add(state.gateway);
-  if (gateways.size > 1) top.reason += " Several gateways answer in turn: open one of them alone.";
+  if (inTurn(state.gateway)) top.reason += " Several gateways answer in turn: open one of them alone.";
   fill(document.getElementById("top"), top);
   document.title = `${top.gateway}: ${top.state_word}`;
   showModels(state);
   showEvents(state);
-  if (!sample(state.totals)) return;
+  if (!sample(state.totals, state.gateway)) return;
   drawRequests(state.totals);
   drawErrors(state.totals);
   drawFirstByte(state.totals);
 }
 
-const gateways = new Set();
+const gateways = []; // in the order in which they first answered
+
+// Whether one answers again after another did: a rollout puts each in the place of one before.
+function inTurn(gateway) {
+  const known = gateways.indexOf(gateway);
+  if (known < 0) gateways.push(gateway);
+  else if (known < gateways.length - 1) alternate = true;
+  return alternate;
+}
+
+let alternate = false;
 let timer;
 let asking = false;
 
@@ -132,6 +142,7 @@ function say(text) {
 
 async function poll() {
   const began = performance.now();
+  let pause;
   asking = true;
   try {
     const signal = AbortSignal.timeout(PATIENCE_MILLISECONDS);
@@ -139,12 +150,15 @@ async function poll() {
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     showAll(await answer.json());
     say("live,");
+    const took = performance.now() - began;
+    // A page shall be no load to speak of.
+    pause = Math.min(Math.max(EVERY_MILLISECONDS - took, 9 * took), LONGEST_PAUSE_MILLISECONDS);
   } catch (error) {
     say(`no answer (${error.message}), as of`);
+    pause = EVERY_MILLISECONDS * (1 + Math.random()); // not all pages at once
   }
   asking = false;
-  const took = performance.now() - began;
-  plan(Math.max(EVERY_MILLISECONDS - took, 9 * took)); // a page shall be no load to speak of
+  plan(pause);
 }
 
 function plan(milliseconds) {

@@ -88,6 +88,28 @@ _TOO_WIDE = """() => {
     return root.scrollWidth > root.clientWidth ? [`${root.scrollWidth} > ${root.clientWidth}`] : [];
 }"""
 
+_COLLISIONS = """() => {
+    const complaints = [];
+    const range = document.createRange();
+    const boxes = (text) => {
+        range.selectNodeContents(text);
+        return [...range.getClientRects()].map((box) => ({ text: text.textContent, box }));
+    };
+    const apart = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) < 1
+        || Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) < 1;
+    for (const row of document.querySelectorAll(".endpoints tr, #events tr")) {
+        const edge = row.getBoundingClientRect();
+        const all = [...row.querySelectorAll("[data-f], [data-state]")].flatMap(boxes);
+        all.forEach(({ text, box }, index) => {
+            if (box.left < edge.left || box.right > edge.right) complaints.push(`${text}: cut off`);
+            for (const other of all.slice(index + 1)) {
+                if (!apart(box, other.box)) complaints.push(`${text}: over ${other.text}`);
+            }
+        });
+    }
+    return complaints;
+}"""
+
 
 def poor_contrast(page: Any) -> list[str]:
     """Texts that stand out from their background by less than 4.5:1 (WCAG 2.2, 1.4.3)."""
@@ -104,4 +126,10 @@ def poor_structure(page: Any) -> list[str]:
 def too_wide(page: Any) -> list[str]:
     """Whether the page has to be moved sideways."""
     found: list[str] = page.evaluate(_TOO_WIDE)
+    return found
+
+
+def collisions(page: Any) -> list[str]:
+    """Texts in the rows of endpoints and events that are cut off, or lie over one another."""
+    found: list[str] = page.evaluate(_COLLISIONS)
     return found

@@ -82,6 +82,16 @@ class Tab:
     def wait_until_live(self) -> None:
         self.wait("() => document.getElementById('live').textContent === 'live,'", "it is live")
 
+    def rewrite(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Let `change` alter what the gateway says before the page hears it, from now on."""
+
+        def answer(route: Any) -> None:
+            document = self.gateway.status()
+            change(document)
+            route.fulfill(json=document)
+
+        self.page.route("**/status.json", answer)
+
     def text(self, selector: str) -> str:
         """The words of an element, shown or not, with a space wherever there is any."""
         return " ".join(self.page.locator(selector).text_content().split())

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simulator.model import Model
 from simulator.pod import Engine
-from tests.e2e.accessible import poor_contrast, poor_structure, too_wide
+from tests.e2e.accessible import collisions, poor_contrast, poor_structure, too_wide
 from tests.e2e.browser import CHROMIUM, OpenTab, Tab, browser
 from tests.e2e.place import Place, place
 from tests.harness import ROOT, wait_for
@@ -179,7 +180,9 @@ def test_the_page_pauses_while_nobody_looks(town: Place, open_tab: OpenTab) -> N
 LOOKS = {
     "light": ({"width": 1360, "height": 1000}, "light"),
     "dark": ({"width": 1360, "height": 900}, "dark"),
-    "tablet": ({"width": 820, "height": 1180}, "light"),
+    "laptop": ({"width": 1200, "height": 800}, "light"),
+    "large tablet": ({"width": 820, "height": 1180}, "light"),
+    "tablet": ({"width": 768, "height": 1024}, "light"),
     "phone": ({"width": 390, "height": 844}, "dark"),
 }
 
@@ -232,6 +235,38 @@ def test_everybody_can_read_it(scene: Tab, name: str, tmp_path: Path) -> None:
     assert picture.stat().st_size > 20_000
     if kept:
         shutil.copy(picture, ROOT / "docs" / "images" / "status-page.png")
+
+
+def with_long_words(document: dict[str, Any]) -> None:
+    """Names as long as they often are, and an error of yesterday at each endpoint."""
+    for endpoint in (one for model in document["models"] for one in model["endpoints"]):
+        endpoint["pod"] = f"{endpoint['pod']}-7d4b9c6f5-x2x9k"
+        endpoint["zone"] = "europe-west1-b"
+        endpoint["last_error"] = {"kind": "connect_timeout", "at": document["at"] - 86_400}
+
+
+def test_there_is_room_for_everything_at_any_width(
+    town: Place, open_tab: OpenTab, scene: Tab
+) -> None:
+    tab = open_tab(town.gateway)
+    tab.rewrite(with_long_words)
+    tab.wait("() => /x2x9k/.test(document.querySelector('.pod').textContent)", "words are long")
+    tab.wait("() => document.querySelector('.endpoints .s-terminating')", "badges are, too")
+    complaints = {}
+    for width in (16 * rem + more for rem in range(20, 121) for more in (0, 1)):
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        found = too_wide(tab.page) + collisions(tab.page)
+        narrowest = tab.page.evaluate(
+            "Math.min(...[...document.querySelectorAll('.pod')].map((one) => one.offsetWidth)"
+            ".filter(Boolean))"
+        )
+        if narrowest < 9 * 16:
+            found.append(f"{narrowest} for a pod")
+        if found:
+            complaints[width] = found[:3]
+    assert complaints == {}
+    tab.page.unroute_all(behavior="wait")
+    tab.page.context.close()
 
 
 def test_everything_that_can_be_used_is_reached_by_keyboard(tab: Tab) -> None:
