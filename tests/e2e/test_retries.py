@@ -294,7 +294,8 @@ def test_a_connection_that_ended_while_idle_costs_nothing(here: Place, how: str)
     assert ask(here, model).status == 200
     assert here.gateway.metric("gateway_errors_total") == errors
     assert len(process.requests) == 6, "each was read once"
-    assert process.accepted == 6
+    # An answer that takes its time goes to the relay, which leaves one more in reserve.
+    assert process.accepted in (6, 7)
 
 
 @pytest.mark.fault(13)
