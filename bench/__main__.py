@@ -83,10 +83,11 @@ def _run(options: argparse.Namespace, notes: list[str]) -> Runs:
             label = f"[{number + 1}/{options.rounds}]"
             for name in options.scenario:
                 scenario = SCENARIOS[name]
-                chosen = [each for each in targets.values() if each.name in scenario.targets]
-                for target in chosen * scenario.times:
-                    found = _measured(scenario, target, model, options.seconds, label)
-                    runs.setdefault((name, target.name), []).append(found)
+                for turn in range(scenario.times):
+                    for target in targets.values():
+                        if scenario.measures(target.name, turn):
+                            found = _measured(scenario, target, model, options.seconds, label)
+                            runs.setdefault((name, target.name), []).append(found)
     return runs
 
 
@@ -106,7 +107,7 @@ def main() -> int:
     figures: dict[str, dict[str, Measures]] = {}
     for (scenario, target), rounds in runs.items():
         figures.setdefault(scenario, {})[target] = medians(rounds)
-    findings = checks(figures)
+    findings = checks(figures, runs)
     for name, measured in figures.items():
         print(f"\n{report.scenario_tables(name, measured)}")
     print(f"\n{report.checks_table(findings)}")

@@ -34,7 +34,8 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 class Plan:
     """`streams` of `tokens` at `rate` a second, opened over `ramp` seconds.
 
-    One that ends is replaced by another until `again` seconds after the start.
+    One that ends is replaced by another until `again` seconds after the start. With `ticks`, tokens
+    that are due within the same millisecond leave together.
     """
 
     port: int
@@ -43,6 +44,7 @@ class Plan:
     rate: float
     ramp: float
     again: float = 0.0
+    ticks: bool = True
 
 
 class Stream:
@@ -62,7 +64,7 @@ class StreamLoad:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._request = request(plan.port, tokens=plan.tokens, rate=plan.rate)
+        self._request = request(plan.port, tokens=plan.tokens, rate=plan.rate, ticks=plan.ticks)
         self._epoll = select.epoll()
         self._running: dict[int, Stream] = {}
         self._delays: list[int] = []

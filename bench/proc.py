@@ -1,6 +1,7 @@
 """What processes use, read from /proc, and how they are ended."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 #: Seconds between two looks at processes that are expected to end.
 GLANCE = 0.05
 _GONE = (FileNotFoundError, ProcessLookupError)
+_SWITCHES = re.compile(r"^(?:non)?voluntary_ctxt_switches:\s*(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Usage:
     """What several processes use together: seconds of CPU so far, and bytes."""
 
     cpu: float
+    kernel_cpu: float  # of it, that the kernel spent for them
     rss: float
     rss_children: float  # without the first process, which only looks after the others
     pss: float
@@ -40,12 +43,13 @@ def family(root: int, directory: Path) -> list[int]:
 
 def usage(pids: list[int], root: int | None) -> Usage:
     """What these processes use, the first of which is `root`; one that has ended is nothing."""
-    cpu = rss = children = pss = 0.0
+    cpu = kernel = rss = children = pss = 0.0
     threads = descriptors = 0
     for pid in pids:
         try:
             fields = _stat(pid)
             cpu += sum(int(field) for field in fields[11:15]) / TICKS
+            kernel += (int(fields[12]) + int(fields[14])) / TICKS
             threads += int(fields[17])
             size = int(fields[21]) * PAGE
             rss += size
@@ -54,7 +58,22 @@ def usage(pids: list[int], root: int | None) -> Usage:
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
         except _GONE:
             continue
-    return Usage(cpu, rss, children, pss, threads, descriptors)
+    return Usage(cpu, kernel, rss, children, pss, threads, descriptors)
+
+
+def switches(pids: list[int]) -> int:
+    """How often a thread of these processes was taken off its core so far, or left it to wait."""
+    return sum(int(count) for pid in pids for count in _SWITCHES.findall(_thread_statuses(pid)))
+
+
+def _thread_statuses(pid: int) -> str:
+    texts = []
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        try:
+            texts.append(path.read_text())
+        except _GONE:
+            continue
+    return "".join(texts)
 
 
 def highest(one: Usage, other: Usage) -> Usage:

@@ -43,6 +43,8 @@ class Column:
 
 CPU_TOKEN = Column("CPU per token, µs", "cpu_per_token", 1e6, 1)
 CPU_REQUEST = Column("CPU per request, µs", "cpu_per_request", 1e6, 0)
+KERNEL = Column("in the kernel, %", "kernel_share", 100, 0)
+SWITCHES = Column("thread switches", "switches_per_request", 1, 1)
 DELAY_50 = Column("added delay p50, ms", "delay_p50", 1e3, 2)
 DELAY_99 = Column("p99, ms", "delay_p99", 1e3, 2)
 FIRST_50 = Column("first token p50, ms", "ttft_p50", 1e3, 2)
@@ -85,8 +87,8 @@ def _columns(scenario: Scenario) -> tuple[Column, ...]:
     if scenario.streams and scenario.clients:
         return (CORES, *STREAMS, *REQUESTS, *COMMON)
     if scenario.streams:
-        return (CPU_TOKEN, *STREAMS, *COMMON)
-    return (CPU_REQUEST, *REQUESTS, ERRORS, *COMMON)
+        return (CPU_TOKEN, KERNEL, *STREAMS, *COMMON)
+    return (CPU_REQUEST, KERNEL, SWITCHES, *REQUESTS, ERRORS, *COMMON)
 
 
 def _table(columns: tuple[Column, ...], runs: Mapping[str, Mapping[str, float]]) -> str:
@@ -182,8 +184,10 @@ _EXPLANATION = """\
 The upstream stamps each token with the time it leaves; *added delay* is its arrival at the client
 less that stamp, so the row *no proxy* says what the measuring itself costs. *First token* counts
 from the moment the request was sent. CPU is that of all processes of a target, kernel included,
-from /proc, over the whole load with its connections and requests. Tokens that are due within the
-same millisecond leave the upstream together. *WSGI floor* is a bare WSGI function with
-`http.client` on gunicorn's own threaded worker, without a log: one keep-alive connection to the
-upstream for each thread, or, *connecting*, a new one for each request. nginx logs each request,
-as the gateway does."""
+from /proc, over the whole load with its connections and requests; *thread switches* are those of
+all their threads, for each request. Tokens that are due within the same millisecond leave the
+upstream together, but under the load that sends each by itself. *WSGI floor* is a bare WSGI
+function with `http.client` on gunicorn's own threaded worker, without a log: one keep-alive
+connection to the upstream for each thread, or, *connecting*, a new one for each request. A ratio's
+target has the median of the turns, and the least and the greatest ratio of two that followed each
+other. nginx logs each request, as the gateway does."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 ALL = ("direct", "nginx", "sglang-router", "floor", "floor-connect", "plain", "gateway")
 PROXIES = ("direct", "nginx", "sglang-router", "gateway")
+#: Those that no target of the project is a ratio to: measured once in a round.
+ASIDE = ("direct", "plain")
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,17 @@ class Scenario:
     clients: int = 0
     share: float = 1.0
     ramp: float = 2.0
-    #: How often each target is measured in a round, in turns; where moments decide, as with p99.
+    #: How often those that are compared are measured in a round, in turns; where moments decide,
+    #: as with p99.
     times: int = 1
     #: Seconds that one stream lasts where they are short and follow each other; else 0.
     short: float = 0.0
+    #: Whether tokens due within the same millisecond leave together, as a batch of an engine's do.
+    ticks: bool = True
+
+    def measures(self, target: str, turn: int) -> bool:
+        """Whether it measures `target` in that turn."""
+        return target in self.targets and (not turn or target not in ASIDE)
 
 
 SCENARIOS = {
@@ -35,7 +44,16 @@ SCENARIOS = {
             "500 streams of 50 tokens/s",
             (*PROXIES[:3], *ALL[5:]),
             streams=500,
-            share=6.0,  # a minute, as long as an answer of an LLM may take
+            share=4.0,  # as long as an answer of an LLM may take
+            times=3,
+        ),
+        Scenario(
+            "streams-500-apart",
+            "500 streams of 50 tokens/s, each token by itself",
+            PROXIES,
+            streams=500,
+            share=2.0,
+            ticks=False,
         ),
         Scenario("streams-1000", "1,000 streams of 50 tokens/s", PROXIES, streams=1000),
         Scenario(
@@ -80,6 +98,7 @@ def plans(scenario: Scenario, port: int, seconds: float) -> dict[str, dict[str, 
             "tokens": max(1, round(lasts * scenario.rate)),
             "rate": scenario.rate,
             "ramp": scenario.ramp,
+            "ticks": scenario.ticks,
             "again": length if scenario.short else 0.0,
         }
     if scenario.clients:

@@ -54,6 +54,10 @@ class Target:
         """What they use."""
         return proc.usage(self.family(), self.process.pid if self.process else None)
 
+    def switches(self) -> int:
+        """How often their threads were switched so far."""
+        return proc.switches(self.family())
+
 
 def _gunicorn(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).parent / "gunicorn"), *arguments]

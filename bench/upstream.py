@@ -1,7 +1,8 @@
 """The model behind every proxy: one epoll loop that sends stamped tokens when they are due.
 
 It is plain and single-threaded so that it costs little: tokens are formatted in one step, and
-those due within the same millisecond leave in one turn of the loop. It prints its port, and ends
+unless a request wants each by itself, those due within the same millisecond leave in one turn of
+the loop, as those of an engine's batch do. It prints its port, and ends
 when its standard input closes. `GET /lag` says how late it was since it was last asked.
 """
 
@@ -22,7 +23,7 @@ STDIN = 0
 TICK = 1_000_000
 GOLDEN = 0.6180339887498949
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
-_WISH = re.compile(rb"Write (\d+) tokens at ([\d.]+) a second")
+_WISH = re.compile(rb"Write (\d+) tokens at ([\d.]+) a second(, each by itself)?")
 
 
 class Connection:
@@ -40,21 +41,21 @@ class Connection:
 class Stream:
     """An answer that runs: how many tokens are left, and nanoseconds between them."""
 
-    __slots__ = ("connection", "interval", "left")
+    __slots__ = ("connection", "interval", "left", "tick")
 
-    def __init__(self, connection: Connection, tokens: int, rate: float) -> None:
+    def __init__(self, connection: Connection, tokens: int, rate: float, *, ticks: bool) -> None:
         self.connection = connection
         self.left = tokens
         self.interval = int(1e9 / rate)
+        self.tick = TICK if ticks else 1
 
+    def due(self, at: int) -> int:
+        """When the token for that time leaves: on the next millisecond, with `ticks`.
 
-def _tick(at: int) -> int:
-    """Round up to the next millisecond: what is due within one leaves together, whoever asks.
-
-    A loop that sent whatever is due in each of its turns would send one by one behind a proxy
-    that keeps it turning with other requests, and in heaps behind one that does not.
-    """
-    return -(-at // TICK) * TICK
+        A loop that sent whatever is due in each of its turns would send one by one behind a proxy
+        that keeps it turning with other requests, and in heaps behind one that does not.
+        """
+        return -(-at // self.tick) * self.tick
 
 
 class Upstream:
@@ -130,7 +131,7 @@ class Upstream:
         elif wish is None:
             self._write(connection, ANSWER)
         else:
-            stream = Stream(connection, int(wish[1]), float(wish[2]))
+            stream = Stream(connection, int(wish[1]), float(wish[2]), ticks=wish[3] is None)
             self._write(connection, STREAM_HEAD)
             entry = (time.monotonic_ns(), next(self._tickets), stream)
             heapq.heappush(self._due, entry)
@@ -164,7 +165,7 @@ class Upstream:
             if ticket >= 0:
                 at += int(stream.interval * (ticket * GOLDEN % 1.0))
                 ticket = -1 - ticket  # its phase is set
-            heapq.heapreplace(due, (_tick(at + stream.interval), ticket, stream))
+            heapq.heapreplace(due, (stream.due(at + stream.interval), ticket, stream))
 
     def _write(self, connection: Connection, data: bytes) -> None:
         if connection.backlog:

@@ -67,9 +67,13 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 )
 
 
-def request(port: int, *, tokens: int = 0, rate: float = 0.0) -> bytes:
-    """A chat completion: a stream of `tokens` at `rate` a second, or an answer at once."""
+def request(port: int, *, tokens: int = 0, rate: float = 0.0, ticks: bool = True) -> bytes:
+    """A chat completion: a stream of `tokens` at `rate` a second, or an answer at once.
+
+    With `ticks`, tokens that are due within the same millisecond leave together.
+    """
     wish = f"{tokens} tokens at {rate:g} a second" if tokens else "all at once"
+    wish += "" if ticks else ", each by itself"
     document = {
         "model": MODEL,
         "messages": [{"role": "user", "content": f"Write {wish}, please."}],

@@ -13,6 +13,7 @@ from bench import proc
 from bench.charts import WIDTH, Bar, chart
 from bench.checks import checks
 from bench.figures import medians, quantile
+from bench.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,7 +35,7 @@ def verdicts(**gateway: float) -> dict[str, bool | None]:
         "sglang-router": {"cpu_per_token": 12e-6},
         "gateway": gateway,
     }
-    found = checks({"streams-500": runs})
+    found = checks({"streams-500": runs}, {})
     return {check.what: check.holds for check in found if check.what.startswith("streams-500")}
 
 
@@ -56,12 +57,33 @@ def test_a_ratio_is_judged_by_what_ran_beside_it(
 
 def test_what_was_not_measured_holds_nothing() -> None:
     assert set(verdicts().values()) == {None}
-    assert {check.holds for check in checks({})} == {None}
+    assert {check.holds for check in checks({}, {})} == {None}
+
+
+def test_a_ratio_comes_with_the_least_and_the_greatest_of_its_turns() -> None:
+    costs = {"nginx": (10e-6, 8e-6, 10e-6), "gateway": (11e-6, 12e-6, 12e-6)}
+    runs = {
+        ("streams-500", target): [{"cpu_per_token": cost} for cost in each]
+        for target, each in costs.items()
+    }
+    figures = {"streams-500": {target: medians(runs["streams-500", target]) for target in costs}}
+    found = {check.what: check for check in checks(figures, runs)}
+    verdict = found["streams-500: CPU per token, gateway / nginx"]
+    assert (verdict.found, verdict.holds) == ("1.20 (1.10–1.50)", True)
+
+
+def test_what_nothing_is_compared_with_is_measured_once() -> None:
+    scenario = SCENARIOS["streams-500"]
+    measured = [
+        [scenario.measures(name, turn) for turn in range(2)] for name in ("nginx", "direct")
+    ]
+    assert measured == [[True, True], [True, False]]
+    assert not scenario.measures("floor", 0)
 
 
 def test_limits_are_numbers_or_other_measures() -> None:
     run = {"errors": 0.0, "rss_children": 141e6, "threads": 300.0, "threads_rest": 300.0}
-    found = {check.what: check for check in checks({"streams-1000": {"gateway": run}})}
+    found = {check.what: check for check in checks({"streams-1000": {"gateway": run}}, {})}
     assert found["streams-1000: errors"].holds
     assert found["streams-1000: threads"].holds
     memory = found["streams-1000: RSS, worker and relay"]
