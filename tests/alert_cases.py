@@ -1,6 +1,6 @@
 """What Prometheus may have seen of gateways, and which alert fires then; for test_alerts.py."""
 
-from tests.alert_cases_models import DISCOVERY, MODEL, MODELS, endpoints, requests
+from tests.alert_cases_models import DISCOVERY, MODELS, requests
 from tests.promtool import Case, series_of
 
 POD = {"namespace": "models", "pod": "gw-1"}
@@ -25,7 +25,9 @@ def fallbacks(text: str) -> dict[str, str]:
 
 DENIED = series_of("gateway_retries_denied_total")
 SKIPPED = series_of("gateway_discovery_skipped_total", reason="port")
-STORM = "GatewaySetAsideStorm"
+OTHERS = {series_of(DISCOVERY, namespace="others"): "1x30"}
+REPLACED = {series_of(DISCOVERY, "gw-2"): "_x3 1x30"}
+ABSENT = "GatewayAbsent"
 STALE = "GatewaySnapshotStale"
 FAILS = "GatewayDiscoveryFails"
 SKIPS = "GatewayDiscoverySkipped"
@@ -42,13 +44,17 @@ THREE_DAYS, HALF_HOURS = "3d", "30m"
 
 CASES = [
     *MODELS,
-    Case(STORM, "half of the endpoints fail", endpoints(ready="2x30", aside="2x30"), labels=MODEL),
-    Case(STORM, "one of ten fails", endpoints(ready="9x30", aside="1x30")),
-    Case(STORM, "they failed for a moment", endpoints(ready="4 0 4x20", aside="0 4 0x20"), "5m"),
-    Case(STORM, "all is well", endpoints(ready="4x30")),
-    Case("GatewayAbsent", "nothing is there", {}, "6m", {}),
-    Case("GatewayAbsent", "a gateway was there until now", snapshot("1x3"), "8m"),
-    Case("GatewayAbsent", "a gateway is there", snapshot("1x30")),
+    Case(ABSENT, "nothing ever was there", {}, "6m", {}),
+    Case(ABSENT, "the last gateway is gone", snapshot("1x3 stale"), labels=NAMESPACE),
+    Case(
+        ABSENT,
+        "that of one namespace is gone, that of another is there",
+        snapshot("1x3 stale") | OTHERS,
+        labels=NAMESPACE,
+    ),
+    Case(ABSENT, "a gateway was there until now", snapshot("1x6 stale")),
+    Case(ABSENT, "another gateway took its place", snapshot("1x3 stale") | REPLACED),
+    Case(ABSENT, "a gateway is there", snapshot("1x30") | OTHERS),
     Case(STALE, "half of the TTL is over", snapshot("1+60x30"), labels=POD, at="7m"),
     Case(STALE, "there never was a list", snapshot("Inf Inf Inf Inf"), "2m", POD),
     Case(STALE, "a short TTL is half over", snapshot("40x30", ttl=60), labels=POD),
