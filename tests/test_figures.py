@@ -1,0 +1,170 @@
+"""The figures that the README and the runbook show are those of the benchmark's reports.
+
+After a new run each test that fails prints the lines to put there.
+"""
+
+import re
+
+import pytest
+
+from tests.documents import OPERATIONS, README, rows, section
+from tests.harness import ROOT
+
+REPORT = (ROOT / "bench" / "report" / "report.md").read_text()
+MICRO = (ROOT / "bench" / "report" / "micro.md").read_text()
+PAGES = {"README.md": README, "docs/operations.md": OPERATIONS}
+TARGETS = ("nginx", "sglang-router", "WSGI floor", "gateway")
+CPU_TOKEN, CPU_REQUEST = "CPU per token, µs", "CPU per request, µs"
+ALL, LESS_FIRST = "RSS, MB", "without the first process"
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of the first table in `text`, its head first."""
+    found = re.search(r"(?:^\|.*\n)+", text, re.M)
+    assert found, "there is no table"
+    lines = [line for line in found[0].splitlines() if not line.startswith("|--")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def reported() -> dict[tuple[str, str, str], str]:
+    """Every figure of the report, as it is written there, by scenario, target and column.
+
+    Of columns with the same name the first counts: `p99` is that of the added delay.
+    """
+    found: dict[tuple[str, str, str], str] = {}
+    for part in REPORT.partition("\n## Figures\n")[2].split("\n### ")[1:]:
+        scenario = part.partition(":")[0]
+        (_, *columns), *lines = table(part)
+        for target, *figures in lines:
+            for column, figure in zip(columns, figures, strict=True):
+                found.setdefault((scenario, target, column), figure)
+    return found
+
+
+FIGURES = reported()
+MEDIANS = {row[0]: float(row[2]) for row in table(MICRO)[1:]}
+
+
+def of(scenario: str, column: str, target: str = "gateway") -> str:
+    """A figure of the report; a dash where that target was not measured."""
+    return FIGURES.get((scenario, target, column), "–")
+
+
+def number(scenario: str, column: str) -> float:
+    return float(of(scenario, column).replace(",", ""))
+
+
+def compared() -> list[list[str]]:
+    """The rows of the README's table of targets."""
+
+    def row(title: str, scenario: str, *columns: str) -> list[str]:
+        cells = (" / ".join(of(scenario, c, t) for c in columns) for t in TARGETS)
+        return [title, *(cell.replace("– / –", "–") for cell in cells)]
+
+    streams = ("added delay p50, ms", "p99, ms")
+    memory = row("memory with 1,000 streams, MB (gateway: worker and relay)", "streams-1000", ALL)
+    return [
+        row("CPU per token, 500 streams of 50 tokens/s, µs", "streams-500", CPU_TOKEN),
+        row("added delay per token p50 / p99, ms", "streams-500", *streams),
+        row("time to first token p50, ms", "streams-500", "first token p50, ms"),
+        row("added delay p99 beside 8 busy clients (300 streams), ms", "mixed", "p99, ms"),
+        row("CPU per request, not streamed, 1 client, µs", "single-1", CPU_REQUEST),
+        row("… 32 clients, µs", "single-32", CPU_REQUEST),
+        [*memory[:-1], of("streams-1000", LESS_FIRST)],
+    ]
+
+
+def decided() -> list[list[str]]:
+    """The rows of the README's table of the parts that decide."""
+    simple = ("random", "power-of-two", "round-robin", "least-request", "session-affinity")
+    among = "100 endpoints, a prompt of 32,000 tokens"
+    picks = " / ".join(f"{MEDIANS[f'pick by {name}, {among}']:.1f}" for name in simple)
+    names = " / ".join(f"`{name}`" for name in simple)
+    new = MEDIANS["list of 1000 models with 10 endpoints, all new"]
+    prefix = MEDIANS[f"pick by prefix-cache, {among}"]
+    return [
+        [
+            "1,000 models with 10 endpoints: from the list's bytes to a snapshot",
+            f"{new:.0f} ms",
+            "250 ms",
+        ],
+        [
+            "the same list again, nothing changed",
+            f"{MEDIANS['the same list again']:.0f} ms",
+            "",
+        ],
+        ["one watch event among them", f"{MEDIANS['one watch event among them']:.1f} ms", ""],
+        [f"choosing among 100 endpoints: {names}", f"{picks} µs", "20 µs"],
+        ["… `prefix-cache`, a prompt of 32,000 tokens", f"{prefix:.0f} µs", "100 µs"],
+    ]
+
+
+def sized() -> list[list[str]]:
+    """The rows of the runbook's table for sizing."""
+    busy, alone = of("single-32", CPU_REQUEST), of("single-1", CPU_REQUEST)
+    first = number("streams-1000", ALL) - number("streams-1000", LESS_FIRST)
+    memory = of("streams-1000", LESS_FIRST)
+    return [
+        [
+            "a token on its way",
+            f"{of('streams-500', CPU_TOKEN)} µs of CPU at 500 streams of 50 tokens/s",
+        ],
+        [
+            "a request that is not streamed",
+            f"{busy} µs of CPU with 32 clients, {alone} µs with one",
+        ],
+        [
+            "memory of worker and relay with 1,000 streams",
+            f"{memory} MB, and {first:.0f} MB for gunicorn's first process",
+        ],
+        [
+            "the same with 2,000 streams of a token a second",
+            f"{of('idle-2000', LESS_FIRST)} MB",
+        ],
+    ]
+
+
+def sentences() -> list[tuple[str, str]]:
+    """What follows from the figures, with the page that says it."""
+    tokens = 1e6 / number("streams-500", CPU_TOKEN)
+    alone, busy = (1e6 / number(f"single-{n}", CPU_REQUEST) for n in (1, 32))
+    again = MEDIANS["the same list again"]
+    return [
+        ("README.md", f"Of a short request's {of('single-32', CPU_REQUEST)} µs with 32 clients"),
+        ("docs/operations.md", f"one core moves some {round(tokens, -4):,.0f} tokens a second"),
+        (
+            "docs/operations.md",
+            f"begins some {round(alone, -2):,.0f} to {round(busy, -2):,.0f} requests",
+        ),
+        ("docs/operations.md", f"a list takes some {round(again, -1):.0f} ms to read again"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "expected"),
+    [
+        ("README.md", "| nginx", compared()),
+        ("README.md", "what | took", decided()),
+        ("docs/operations.md", "what | takes", sized()),
+    ],
+    ids=["compared", "decided", "sized"],
+)
+def test_a_table_shows_the_figures_of_the_reports(
+    page: str, heading: str, expected: list[list[str]]
+) -> None:
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in expected)
+    assert rows(PAGES[page], heading)[-len(expected) :] == expected, f"{page} should say\n{lines}"
+
+
+@pytest.mark.parametrize(("page", "sentence"), sentences(), ids=str)
+def test_a_sentence_tells_the_figures_of_the_reports(page: str, sentence: str) -> None:
+    told = sentence in PAGES[page]
+    assert told, f"{page} should say: {sentence}"
+
+
+def test_the_ratios_that_were_missed_are_told_by_how_much() -> None:
+    targets = table(REPORT.partition("\n## Targets\n")[2])[1:]
+    ratios = [(found, holds) for what, found, _, holds in targets if " / " in what]
+    missed = [f"{float(found):.1f} ×" for found, holds in ratios if holds == "**no**"]
+    told = re.findall(r"\d\.\d ×", section(README, "Figures"))
+    assert told == missed, f"README.md should tell of {missed} in this order"
