@@ -9,7 +9,7 @@ import pytest
 
 from tests.alert_cases_models import ONE_IS_READY_STILL, THEY_LOAD, endpoints
 from tests.dashboard import DASHBOARD, VALUES, expressions, panels, variables
-from tests.promtool import check, evaluate, needs_promtool, rules
+from tests.promtool import check, evaluate, needs_promtool, rules, series_of
 
 COLUMNS = 24
 SHOWN = pytest.mark.parametrize("panel", panels(), ids=lambda panel: str(panel["title"]))
@@ -49,6 +49,32 @@ def test_a_gateway_that_is_cut_off_has_no_say_in_what_is_ready(
 def test_a_model_that_another_gateway_knows_a_ready_pod_of_has_one(tmp_path: Path) -> None:
     query = dict(expressions())["Models without a ready pod A"]
     evaluate(query, THEY_LOAD | endpoints("gw-2", ready="1x30"), {"{}": 0}, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("title", "shown"), [("Own errors", 0.25), ("Time to first byte, p90", 0.9)]
+)
+def test_while_nobody_asks_there_is_no_figure_instead_of_nan(
+    title: str, shown: float, tmp_path: Path
+) -> None:
+    (panel,) = [panel for panel in panels() if panel["title"] == title]
+    assert panel["fieldConfig"]["defaults"]["noValue"]
+    query = dict(expressions())[f"{title} A"]
+    evaluate(query, traffic("4x60", errors="1x60"), {}, tmp_path, every="15s")
+    busy = traffic("0+4x60", errors="0+1x60")
+    evaluate(query, busy, {"{}": shown}, tmp_path, every="15s")
+
+
+def traffic(answers: str, *, errors: str) -> dict[str, str]:
+    """Answers of one model that began within a second, and errors of the gateway's own."""
+    return {
+        series_of("gateway_requests_total", model="llama", status="200"): answers,
+        series_of("gateway_errors_total", code="upstream_died"): errors,
+    } | {
+        series_of("gateway_first_byte_seconds_bucket", model="llama", le=le): answers
+        for le in ("1", "+Inf")
+    }
 
 
 def test_no_variable_is_used_that_is_not_there() -> None:
