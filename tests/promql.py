@@ -13,10 +13,15 @@ _WORDS = {"and", "or", "unless", "bool", "by", "without", "on", "ignoring", "Inf
 
 
 class Selected(NamedTuple):
-    """A metric, and the labels by which its series are selected."""
+    """A metric, and the labels with the values by which its series are selected, one by one."""
 
     metric: str
-    labels: frozenset[str]
+    matchers: frozenset[tuple[str, str]]
+
+    @property
+    def labels(self) -> set[str]:
+        """The labels alone."""
+        return {label for label, _ in self.matchers}
 
 
 def selected(expression: str) -> Iterator[Selected]:
@@ -24,16 +29,13 @@ def selected(expression: str) -> Iterator[Selected]:
     rest = _DURATION.sub("", _GROUPING.sub("", expression))
     for name, matchers, calls in _SELECTOR.findall(rest):
         if not calls and name not in _WORDS:
-            yield Selected(name, frozenset(label for label, _ in _MATCHER.findall(matchers)))
+            named = _MATCHER.findall(matchers)
+            alternatives = [(label, text.strip('"').split("|")) for label, text in named]
+            pairs = frozenset((label, one) for label, texts in alternatives for one in texts)
+            yield Selected(name, pairs)
 
 
 def grouped(expression: str) -> set[str]:
     """The labels that an expression groups or joins by."""
     lists = _GROUPING.findall(expression)
     return {label.strip() for found in lists for label in found.split(",") if label.strip()}
-
-
-def values(expression: str, label: str) -> set[str]:
-    """The values of a label that an expression selects by, alternatives one by one."""
-    found = _MATCHER.findall(expression)
-    return {value for name, text in found if name == label for value in text.strip('"').split("|")}

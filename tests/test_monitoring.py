@@ -205,9 +205,9 @@ def test_a_gateway_leaves_only_when_the_one_before_it_is_gone() -> None:
 
 def test_the_adapter_serves_the_metric_that_the_autoscaler_asks_for() -> None:
     (pods,) = [m["pods"] for m in autoscaler()["metrics"] if m["type"] == "Pods"]
-    ((series, labels),) = selected(adapter_rule()["seriesQuery"])
-    assert pods["metric"] == {"name": series} == {"name": SCRAPED}
-    assert labels == adapter_rule()["resources"]["overrides"].keys() == {"namespace", "pod"}
+    (asked,) = selected(adapter_rule()["seriesQuery"])
+    assert pods["metric"] == {"name": asked.metric} == {"name": SCRAPED}
+    assert asked.labels == adapter_rule()["resources"]["overrides"].keys() == {"namespace", "pod"}
 
 
 @promtool.needs_promtool

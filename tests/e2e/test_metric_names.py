@@ -1,25 +1,31 @@
 """What alerts, dashboard and autoscaler ask Prometheus for is what a running gateway tells."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import pytest
 import yaml
+from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
+import metrics
 from exposition import STATES
 from proxy.errors import KINDS
 from simulator.pod import Engine
 from tests import dashboard
+from tests.documents import ALL_CODE
 from tests.e2e.place import Place, place, process_of
 from tests.harness import ROOT, wait_for
-from tests.promql import grouped, selected, values
+from tests.promql import grouped, selected
 from tests.promtool import rules
 from tests.slices import raw_slice
 
 ADAPTER = ROOT / "k8s" / "autoscaling" / "prometheus-adapter-values.yaml"
 #: What Prometheus adds to what a gateway tells: the operator's labels of a pod.
 TARGET_LABELS = {"instance", "namespace", "pod"}
+#: What whoever asks chooses.
+CHOSEN = TARGET_LABELS | {"model"}
 Told = Mapping[str, set[str]]
 
 
@@ -53,6 +59,21 @@ def told_by(town: Place) -> dict[str, set[str]]:
         for sample in family.samples:
             told[sample.name] |= sample.labels.keys()
     return dict(told)
+
+
+def values_of(town: Place, metric: str, label: str) -> set[str]:
+    """The values that a label of a metric can have.
+
+    Where no list of them exists: those that are told now, and those that the code spells out.
+    """
+    if label == "code":
+        return set(KINDS)
+    if label == "state":
+        return set(STATES)
+    objects = {f"{one._name}_total": n for n, one in vars(metrics).items() if type(one) is Counter}
+    name = objects[metric]
+    spelt = re.findall(rf'\b{name}\.labels\("(\w+)"\)', ALL_CODE)
+    return {*spelt, *town.gateway.counted(metric, label)}
 
 
 def let_everything_happen(town: Place) -> None:
@@ -101,18 +122,22 @@ def test_every_metric_exists_and_has_the_labels_that_are_asked_for(where: str, t
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     asked = set(selected(EXPRESSIONS[where]))
     assert asked
-    for name, labels in asked:
-        if name not in recorded:
-            assert name in told
-            assert labels <= told[name] | TARGET_LABELS
-    known = TARGET_LABELS.union(*(told.get(name, set()) for name, _ in asked))
+    for one in asked:
+        if one.metric not in recorded:
+            assert one.metric in told
+            assert one.labels <= told[one.metric] | TARGET_LABELS
+    known = TARGET_LABELS.union(*(told.get(one.metric, set()) for one in asked))
     assert grouped(EXPRESSIONS[where]) <= known
 
 
 @ASKED
-def test_every_code_and_state_that_is_asked_for_exists(where: str) -> None:
-    assert values(EXPRESSIONS[where], "code") <= KINDS.keys()
-    assert values(EXPRESSIONS[where], "state") <= set(STATES)
+def test_every_value_that_is_asked_for_exists(where: str, town: Place) -> None:
+    for one in selected(EXPRESSIONS[where]):
+        for label, value in one.matchers:
+            if label == "status":
+                assert re.fullmatch(r"[1-5](\.\.|\d\d)", value)
+            elif label not in CHOSEN:
+                assert value in values_of(town, one.metric, label)
 
 
 def test_what_has_not_happened_yet_is_told_as_zero(town: Place) -> None:
