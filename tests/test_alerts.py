@@ -9,22 +9,19 @@ from proxy.errors import KINDS
 from tests.alert_cases import CASES
 from tests.alert_cases_models import UNLABELLED
 from tests.harness import ROOT
-from tests.promtool import Case, alerts, check_groups, groups, needs_promtool, prove, rules
+from tests.promtool import Case, alerts, check_groups, groups, prove, rules
 
 
-@needs_promtool
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_alert_fires_when_it_must_and_only_then(case: Case, tmp_path: Path) -> None:
     prove(case, tmp_path)
 
 
-@needs_promtool
 @pytest.mark.parametrize("case", UNLABELLED, ids=str)
 def test_an_alert_needs_no_labels_of_prometheus(case: Case, tmp_path: Path) -> None:
     prove(case, tmp_path)
 
 
-@needs_promtool
 def test_prometheus_accepts_the_rules(tmp_path: Path) -> None:
     check_groups(groups(), tmp_path)
 

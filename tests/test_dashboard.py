@@ -9,20 +9,18 @@ import pytest
 
 from tests.alert_cases_models import ONE_IS_READY_STILL, THEY_LOAD, endpoints
 from tests.dashboard import DASHBOARD, VALUES, expressions, panels, variables
-from tests.promtool import check, evaluate, needs_promtool, rules, series_of
+from tests.promtool import check, evaluate, rules, series_of
 
 COLUMNS = 24
 SHOWN = pytest.mark.parametrize("panel", panels(), ids=lambda panel: str(panel["title"]))
 
 
-@needs_promtool
 def test_prometheus_understands_every_query(tmp_path: Path) -> None:
     named = {f"query_{number}": text for number, (_, text) in enumerate(expressions())}
     assert len(named) >= len(panels())
     check(named, tmp_path)
 
 
-@needs_promtool
 @pytest.mark.parametrize(
     ("query", "shown"),
     [
@@ -45,13 +43,11 @@ def test_a_gateway_that_is_cut_off_has_no_say_in_what_is_ready(
     evaluate(dict(expressions())[query], THEY_LOAD | ONE_IS_READY_STILL, shown, tmp_path, at="4m")
 
 
-@needs_promtool
 def test_a_model_that_another_gateway_knows_a_ready_pod_of_has_one(tmp_path: Path) -> None:
     query = dict(expressions())["Models without a ready pod A"]
     evaluate(query, THEY_LOAD | endpoints("gw-2", ready="1x30"), {"{}": 0}, tmp_path)
 
 
-@needs_promtool
 @pytest.mark.parametrize(
     ("title", "shown"), [("Own errors", 0.25), ("Time to first byte, p90", 0.9)]
 )

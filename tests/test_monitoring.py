@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,13 @@ def test_grafana_finds_the_dashboard() -> None:
     assert len(json.dumps(config)) < 262_144
 
 
+def test_where_promtool_is_missing_one_line_says_so() -> None:
+    command = [sys.executable, "-m", "pytest", "tests/test_dashboard.py"]
+    ran = subprocess.run(command, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True)
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert line.endswith("promtool is not installed (Debian's package prometheus)")
+
+
 # Traces
 
 
@@ -210,7 +219,6 @@ def test_the_adapter_serves_the_metric_that_the_autoscaler_asks_for() -> None:
     assert asked.labels == adapter_rule()["resources"]["overrides"].keys() == {"namespace", "pod"}
 
 
-@promtool.needs_promtool
 def test_the_adapter_gives_one_number_a_pod_whatever_its_models(tmp_path: Path) -> None:
     query = adapter_rule()["metricsQuery"]
     for template, value in (
@@ -228,6 +236,5 @@ def test_the_adapter_gives_one_number_a_pod_whatever_its_models(tmp_path: Path) 
     promtool.evaluate(query, series, {'{pod="gw-1"}': 7, '{pod="gw-2"}': 0}, tmp_path)
 
 
-@promtool.needs_promtool
 def test_prometheus_understands_how_the_adapter_finds_the_metric(tmp_path: Path) -> None:
     promtool.check({"series": adapter_rule()["seriesQuery"]}, tmp_path)
