@@ -6,7 +6,8 @@ from dataclasses import fields
 import pytest
 
 from proxy.errors import KINDS
-from routing.strategies import ALIASES, STRATEGIES
+from proxy.inference import INFERENCE_PATHS
+from routing.strategies import ALIASES, STRATEGIES, UnknownStrategy, check
 from settings import Settings, SettingsError
 from tests import kustomize
 from tests.documents import (
@@ -23,6 +24,7 @@ from tests.documents import (
 )
 from tests.harness import ROOT
 
+MIGRATION = PAGES["docs/migration-from-aibrix.md"]
 EACH_PAGE = pytest.mark.parametrize("page", PAGES)
 UNITS = {"": 1, " s": 1, " h": 3600, " MiB": 2**20}
 
@@ -83,14 +85,55 @@ def test_the_readme_s_table_has_every_strategy() -> None:
     assert {name for name in named if ":" not in name} == set(STRATEGIES)
 
 
+# Migration
+
+
 def test_what_aibrix_calls_otherwise_is_told_to_be_understood() -> None:
-    page = PAGES["docs/migration-from-aibrix.md"]
     understood = {
         theirs.strip("`"): ours.strip("`")
-        for theirs, ours, differences in rows(section(page, "Strategies"), "AIBrix")
+        for theirs, ours, differences in rows(section(MIGRATION, "Strategies"), "AIBrix")
         if "the old name is understood" in differences
     }
     assert understood == dict(ALIASES)
+
+
+@pytest.mark.parametrize(
+    "row", rows(section(MIGRATION, "Strategies"), "AIBrix"), ids=lambda r: r[0]
+)
+def test_a_strategy_of_aibrix_is_what_its_row_says_or_unknown(row: list[str]) -> None:
+    ours = row[1].strip("`")
+    for name in re.findall(r"`([a-z-]+)`", row[0]):
+        if ours == "–":
+            with pytest.raises(UnknownStrategy):
+                check(name)
+        else:
+            assert check(name) in STRATEGIES.keys() | ALIASES.keys()
+            assert ALIASES.get(name, name) == ours
+
+
+def test_a_path_of_aibrix_is_forwarded_where_its_row_says_so() -> None:
+    told = {
+        path: here == "forwarded"
+        for paths, _, here in rows(section(MIGRATION, "Paths"), "path")
+        for path in re.findall(r"`(/\S+)`", paths)
+    }
+    assert {path for path, forwarded in told.items() if forwarded} == set(INFERENCE_PATHS)
+    assert not all(told.values())
+
+
+def test_an_error_beside_aibrix_s_has_its_status() -> None:
+    here = " ".join(row[2] for row in rows(section(MIGRATION, "Errors"), "situation"))
+    told = re.findall(r"\b(\d{3}) `(\w+)`", here)
+    assert told
+    assert [(status, code) for status, code in told if KINDS[code].status != int(status)] == []
+
+
+def test_a_header_of_aibrix_that_is_told_not_to_be_given_is_not() -> None:
+    table = rows(section(MIGRATION, "Headers"), "header")
+    cells = " ".join(names for names, _, here in table if "not given" in here)
+    absent = re.findall(r"`([a-z-]+)`", cells)
+    assert "target-pod-ip" in absent
+    assert [name for name in absent if f'"{name}"' in ALL_CODE] == []
 
 
 # Settings
