@@ -1,5 +1,6 @@
 """Endpoints that are set aside for a while because they fail on transport level."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,15 @@ class _Record:
     times: int = 0
     until: float = 0.0
     trial_ends: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """Which `of` some endpoints are free, until something is heard of one or a time is over."""
+
+    of: Sequence[Endpoint]
+    free: Sequence[Endpoint]
+    until: float
 
 
 class SetAside:
@@ -48,8 +58,10 @@ class SetAside:
         self._clock = clock
         self._trial_seconds = trial_seconds
         self._tell = tell
-        self._lock = threading.Lock()  # guards: _records and what is in them
+        # guards: _records and what is in them; changes of _verdicts, which is read without it
+        self._lock = threading.Lock()
         self._records: dict[Key, _Record] = {}
+        self._verdicts: dict[Key, _Verdict] = {}  # by the first endpoint of a pool
 
     def failed(self, endpoint: Endpoint, pool: Sequence[Endpoint]) -> None:
         """Note a transport failure of `endpoint`; `pool` is what was routable beside it."""
@@ -57,6 +69,7 @@ class SetAside:
             record = self._records.setdefault(endpoint.key, _Record(endpoint))
             record.failures += 1
             record.trial_ends = 0.0
+            self._verdicts.clear()
             now = self._clock()
             if record.failures < FAILURES or record.until > now:
                 return
@@ -73,6 +86,7 @@ class SetAside:
         if endpoint.key in self._records:  # spares the lock where all is well
             with self._lock:
                 record = self._records.pop(endpoint.key, None)
+                self._verdicts.clear()
                 if record is not None and record.times:
                     self._tell(endpoint, False)
 
@@ -87,14 +101,16 @@ class SetAside:
     def free(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Those of `endpoints` that are not set aside or tried now; all of them if none were left.
 
-        One that is being tried is better than one that is set aside.
+        One that is being tried is better than one that is set aside. As long as nothing changes,
+        the same tuple gives the same tuple, and finding it does not take longer with more of them.
         """
         if not self._records:
             return endpoints
+        verdict = self._verdicts.get(endpoints[0].key)
+        if verdict is not None and verdict.of is endpoints and self._clock() < verdict.until:
+            return verdict.free
         with self._lock:
-            now = self._clock()
-            free = [one for one in endpoints if self._is_free(one, now)] or endpoints
-            return [one for one in free if not self._is_tried(one, now)] or free
+            return self._judge(endpoints)
 
     def chosen(self, endpoint: Endpoint) -> None:
         """Note that a request goes to `endpoint`: for one that was set aside it is the trial."""
@@ -104,6 +120,7 @@ class SetAside:
             record = self._records.get(endpoint.key)
             if record is not None and record.times:
                 record.trial_ends = self._clock() + self._trial_seconds
+                self._verdicts.clear()
 
     def observe(self, snapshot: Snapshot) -> None:
         """Forget endpoints whose slice entry is gone or has changed; free a pool's last ones."""
@@ -111,6 +128,7 @@ class SetAside:
             return
         pools = snapshot.pools.values()
         with self._lock:
+            self._verdicts.clear()
             now = self._clock()
             present = {e for pool in pools for e in pool.endpoints if e.key in self._records}
             routable = {e.key: e for e in present if e.routable}
@@ -129,6 +147,18 @@ class SetAside:
         with self._lock:
             now = self._clock()
             return [key for key, record in self._records.items() if record.until > now]
+
+    def _judge(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        now = self._clock()
+        free = tuple(one for one in endpoints if self._is_free(one, now)) or endpoints
+        free = tuple(one for one in free if not self._is_tried(one, now)) or free
+        if len(free) == len(endpoints):
+            free = endpoints
+        if isinstance(endpoints, tuple):  # a list may change
+            times = [t for r in self._records.values() for t in (r.until, r.trial_ends) if t > now]
+            until = min(times, default=math.inf)
+            self._verdicts[endpoints[0].key] = _Verdict(endpoints, free, until)
+        return free
 
     def _is_free(self, endpoint: Endpoint, now: float) -> bool:
         record = self._records.get(endpoint.key)

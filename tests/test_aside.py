@@ -209,3 +209,33 @@ def test_what_is_held_against_others_concerns_no_pool() -> None:
     assert not aside.concerns(frozenset({TWO.key, THREE.key}))
     aside.succeeded(ONE)
     assert not aside.concerns(frozenset({ONE.key}))
+
+
+def test_who_is_free_is_found_once_and_holds_until_something_changes(
+    aside: SetAside, clock: Clock
+) -> None:
+    fail(aside, ONE)
+    free = aside.free(POOL)
+    assert aside.free(POOL) is free
+    assert aside.free(endpoints(3)) == (TWO, THREE), "of other endpoints it says nothing"
+    clock.now += FIRST_SECONDS
+    assert aside.free(POOL) is POOL, "its time is over"
+    aside.chosen(ONE)
+    assert list(aside.free(POOL)) == [TWO, THREE], "it is being tried"
+    clock.now += TRIAL_SECONDS
+    assert aside.free(POOL) is POOL, "the trial is over"
+    fail(aside, TWO)
+    assert list(aside.free(POOL)) == [ONE, THREE]
+    aside.succeeded(TWO)
+    assert aside.free(POOL) is POOL
+    fail(aside, ONE)
+    assert list(aside.free(POOL)) == [TWO, THREE]
+    aside.observe(snapshot(llama=[TWO, THREE]))
+    assert aside.free(POOL) is POOL
+
+
+def test_endpoints_tried_before_make_no_difference_to_what_holds_for_all(aside: SetAside) -> None:
+    fail(aside, ONE)
+    free = aside.free(POOL)
+    assert list(aside.free([ONE, THREE])) == [THREE]
+    assert aside.free(POOL) is free
