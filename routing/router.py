@@ -86,11 +86,11 @@ class Router:
         return Candidates(self, query, chosen, name if name in STRATEGIES else "mix")
 
     def preferred(
-        self, pool: Pool, endpoints: Sequence[Endpoint], strategy: Strategy
+        self, pool: Pool, endpoints: Sequence[Endpoint], *, everywhere: bool
     ) -> Sequence[Endpoint]:
-        """Those of `pool`'s `endpoints` that `strategy` is to choose from: not set aside, near."""
+        """Those of `pool`'s `endpoints` to choose from: not set aside, and near unless told so."""
         free = self.aside.free(endpoints) if self.aside.concerns(pool.keys) else endpoints
-        return nearest(free, self._zone) if self._zone and not strategy.spans_zones else free
+        return nearest(free, self._zone) if self._zone and not everywhere else free
 
     def eligible(self, pool: Pool) -> tuple[Endpoint, ...]:
         """The endpoints of `pool` that may get a request now; raises `NoReadyEndpoints`."""
@@ -122,6 +122,8 @@ class Candidates:
         self._query = query
         self._strategy = strategy
         self._label = label
+        # It is for the sake of sessions that gateways of all zones come to the same choice.
+        self._everywhere = strategy.spans_zones and bool(query.session)
         self._tried: set[Key] = set()
 
     def take(self) -> Lease | None:
@@ -142,7 +144,7 @@ class Candidates:
                 return None
         lease = self._router.in_flight.pick(
             self._strategy,
-            self._router.preferred(pool, untried, self._strategy),
+            self._router.preferred(pool, untried, everywhere=self._everywhere),
             self._query,
             self._router.loads.snapshot(),
         )

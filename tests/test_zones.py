@@ -97,3 +97,12 @@ def test_sessions_span_zones_so_that_gateways_of_all_zones_agree(strategy: str) 
         if (lease := router(zone, endpoints).candidates(Query("llama", "s-1"), strategy).take())
     }
     assert len(chosen) == 1
+
+
+@pytest.mark.parametrize("strategy", ["session-affinity", "session-affinity:1,least-busy:1"])
+def test_a_request_without_a_session_stays_in_the_zone_whatever_the_strategy(
+    strategy: str,
+) -> None:
+    setting = router("a", spread(a=2, b=2))
+    leases = [setting.candidates(Query("llama"), strategy).take() for _ in range(20)]
+    assert Counter(lease.endpoint.zone for lease in leases if lease) == {"a": 20}
