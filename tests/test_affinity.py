@@ -12,9 +12,8 @@ import pytest
 from cache.endpoints import Endpoint, Key
 from load.values import EngineLoad, LoadSnapshot
 from routing.strategies import ALIASES, STRATEGIES, Strategies, UnknownStrategy, check
-from routing.strategies import prefix as prefix_module
 from routing.strategies.base import Strategy
-from routing.strategies.prefix import CUTS, MEMORY, PrefixCache
+from routing.strategies.prefix import CUTS, PrefixCache
 from routing.strategies.session import SessionAffinity
 from routing.view import Query, View
 from tests.fakes import endpoint, endpoints
@@ -141,22 +140,6 @@ def test_prompts_of_two_models_are_not_mistaken_for_each_other(prefix: PrefixCac
     assert not set(llama.prefix) & set(qwen.prefix)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{}",
-        b'{"messages": []}',
-        b'{"text": "\\"messages\\": hello"}',
-        b"--boundary\r\nnot json",
-    ],
-)
-def test_a_request_without_a_long_prompt_goes_anywhere(prefix: PrefixCache, body: bytes) -> None:
-    counts = Counter(choose(prefix, endpoints(3), Query("m", "", body)) for _ in range(90))
-    assert len(counts) == 3
-    assert not prefix._holders
-
-
 @pytest.mark.parametrize("key", [b"messages", b"prompt", b"input"])
 def test_the_prompt_is_found_wherever_it_stands(prefix: PrefixCache, key: bytes) -> None:
     text = LONG.encode()
@@ -173,19 +156,6 @@ def test_only_the_beginning_of_a_long_prompt_is_looked_at(prefix: PrefixCache) -
     prefix.prepare(query)
     assert len(query.prefix) == len(CUTS)
     assert len(query.prompt) == CUTS[-1]
-
-
-def test_what_is_remembered_is_bounded(
-    prefix: PrefixCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert MEMORY * 300 < 64_000_000  # bytes, at what an entry takes
-    monkeypatch.setattr(prefix_module, "MEMORY", 500)
-    for number in range(200):
-        choose(prefix, endpoints(3), chat(f"{number} {LONG}"))
-    assert len(prefix._holders) == 500
-    last = chat(f"199 {LONG}")
-    prefix.prepare(last)
-    assert all(number in prefix._holders for number in last.prefix)  # the oldest went first
 
 
 def test_a_shared_beginning_outlives_the_prompts_that_have_it(prefix: PrefixCache) -> None:

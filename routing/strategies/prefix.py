@@ -1,14 +1,16 @@
 """Prefix affinity: a prompt goes where the longest part of its beginning was sent before."""
 
 import random
-import re
 from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress
+from operator import itemgetter
 from zlib import crc32
 
 from cache.endpoints import Endpoint, Key
+from routing.prompts import beginning
 from routing.strategies.base import Strategy
+from routing.strategies.load import LeastBusy
 from routing.strategies.rendezvous import Rendezvous
 from routing.view import Query, View
 
@@ -16,7 +18,7 @@ from routing.view import Query, View
 #: share may be short, then coarsely. What is beyond 64 KiB (some 16,000 tokens) has no say: hashing
 #: it would cost as much as all the rest of a choice.
 CUTS = tuple(
-    chain(range(256, 2048, 256), range(2048, 16_384, 1024), range(16_384, 65_536 + 1, 2048))
+    chain(range(256, 2048, 256), range(2048, 16_384, 1024), range(16_384, 65_536 + 1, 4096))
 )
 #: Beginnings remembered at most, of all lengths; the ones used the longest ago are forgotten first.
 MEMORY = 65_536
@@ -25,14 +27,22 @@ _HOLDERS = 8
 #: An engine that spares us all of a prompt's reading may have so many requests more than the least
 #: busy one, or twice as many as engines have on average; one that spares a part of it, that part of
 #: these. With one limit for all, whatever is spared, a system prompt of a hundred tokens that all
-#: requests share put the median 12 % above random's (bench/strategies); now it is 29 % below.
+#: requests share drew them together, and the median was above random's: `short-prefix` in
+#: bench/strategies is that case.
 _MORE = 4.0
 #: A prompt that none is known to hold goes where it would in every gateway, within the limit for
 #: this part: another gateway may have sent its beginning there.
 _NEW = 0.25
-#: What comes before a prompt in a body of OpenAI's or Anthropic's APIs. Inside a string of JSON no
-#: such text can stand, because its quotes would be escaped.
-_PROMPT = re.compile(rb'"(?:messages|prompt|input)"[ \t\r\n]*:[ \t\r\n]*')
+
+
+class _Life:
+    """An endpoint for as long as it is there: one that comes back has an empty cache."""
+
+    __slots__ = ("gone", "key")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.gone = False
 
 
 class PrefixCache(Strategy):
@@ -40,7 +50,8 @@ class PrefixCache(Strategy):
 
     Unless that engine is clearly busier than the rest, by more than the prefix is worth: then the
     next longest. A prompt that none of them holds goes to one of the engines that are not, chosen
-    by what sets its beginning apart.
+    by what sets its beginning apart. Where nothing does, because it is short or all of it is known,
+    the least busy engine gets it.
     """
 
     #: A system prompt of a few words that all share must not outweigh any load.
@@ -49,19 +60,20 @@ class PrefixCache(Strategy):
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng)
         self._rendezvous = Rendezvous()
+        self._least_busy = LeastBusy(rng)
         # By the hash of a beginning: the endpoints it was sent to, the latest last.
         # An OrderedDict, because a dict looks for its first item through all that were removed.
-        self._holders: OrderedDict[int, dict[Key, None]] = OrderedDict()
+        self._holders: OrderedDict[int, tuple[_Life, ...]] = OrderedDict()
+        self._lives: dict[Key, _Life] = {}
 
     def prepare(self, query: Query) -> None:
         """Hash the beginning of the prompt at growing lengths.
 
         Python's own hash is keyed anew in every process, so nobody can make two beginnings meet.
         """
-        found = None if query.prompt else _PROMPT.search(query.body)
-        if found is None:
+        if query.prompt or not query.body:
             return
-        query.prompt = query.body[found.end() : found.end() + CUTS[-1]]
+        query.prompt = beginning(query.body, CUTS[-1])
         hashes = []
         number, start = hash(query.model), 0
         for end in CUTS:
@@ -83,6 +95,8 @@ class PrefixCache(Strategy):
         """Choose by prefix among those that are not too busy for what it saves."""
         if len(endpoints) == 1:
             return endpoints[0]
+        if not query.prefix:
+            return self._least_busy.pick(endpoints, view, query)
         busy = view.reports(endpoints).busy()
         least, mean = min(busy), sum(busy) / len(busy)
 
@@ -90,51 +104,66 @@ class PrefixCache(Strategy):
             """Requests an engine may have that spares us this part of the prompt."""
             return max(least + _MORE * part, mean * (1.0 + part))
 
-        seen = self._seen(query)
-        limits = {n: limit(CUTS[n - 1] / len(query.prompt)) for n in set(seen.values())}
-        longest = 0
-        holders: list[tuple[float, Endpoint]] = []
-        for one, load in zip(endpoints, busy, strict=True):
-            cuts = seen.get(one.key, 0)
-            if cuts and cuts >= longest and load <= limits[cuts]:
-                if cuts > longest:
-                    longest, holders = cuts, []
-                holders.append((load, one))
-        if holders:
-            lowest = min(load for load, _ in holders)
-            return self.any_of([one for load, one in holders if load == lowest])
+        seen, length = self._seen(query), len(query.prompt)
+        if seen:  # else there is no need to look at each
+            limits = {cuts: limit(CUTS[cuts - 1] / length) for cuts in set(seen.values())}
+            holders = [
+                (seen[one.key], -load, one)
+                for one, load in zip(endpoints, busy, strict=True)
+                if one.key in seen and load <= limits[seen[one.key]]
+            ]
+            if holders:
+                best = max(holders, key=itemgetter(0, 1))[:2]
+                return self.any_of([one for *worth, one in holders if tuple(worth) == best])
+        known = max(seen.values(), default=0)
+        if known == len(query.prefix):
+            return self._least_busy.pick(endpoints, view, query)
         most = limit(_NEW)
-        free = [one for one, load in zip(endpoints, busy, strict=True) if load <= most]
-        return self._new(free, query, max(seen.values(), default=0))
+        return self._new(endpoints, [load <= most for load in busy], query, known)
 
     def chosen(self, endpoint: Endpoint, query: Query) -> None:
         """From now on it is taken to hold all beginnings of this prompt."""
+        if not query.prefix:
+            return
+        life = self._lives.get(endpoint.key)
+        if life is None:
+            life = self._lives[endpoint.key] = _Life(endpoint.key)
+        only = (life,)
+        all_holders = self._holders
         for number in reversed(query.prefix):  # the shortest is used last, so forgotten last
-            holders = self._holders.setdefault(number, {})
-            self._holders.move_to_end(number)
-            holders.pop(endpoint.key, None)
-            holders[endpoint.key] = None
-            if len(holders) > _HOLDERS:
-                del holders[next(iter(holders))]
-        while len(self._holders) > MEMORY:
-            self._holders.popitem(last=False)
+            holders = all_holders.get(number, only)
+            if holders[-1] is not life:
+                others = [one for one in holders if one is not life and not one.gone]
+                holders = (*others[1 - _HOLDERS :], life)
+            all_holders[number] = holders
+            all_holders.move_to_end(number)
+        while len(all_holders) > MEMORY:
+            all_holders.popitem(last=False)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """These endpoints are gone, and what they held with them."""
+        for key in keys:
+            life = self._lives.pop(key, None)
+            if life is not None:
+                life.gone = True
 
     def _seen(self, query: Query) -> dict[Key, int]:
         """How many cuts of the prompt each endpoint has seen; absent where none."""
         seen: dict[Key, int] = {}
         for count in range(len(query.prefix), 0, -1):
-            holders = self._holders.get(query.prefix[count - 1])
-            if holders:
-                for key in holders:
-                    seen.setdefault(key, count)
+            for life in self._holders.get(query.prefix[count - 1], ()):
+                if not life.gone:
+                    seen.setdefault(life.key, count)
         return seen
 
-    def _new(self, endpoints: Sequence[Endpoint], query: Query, known: int) -> Endpoint:
-        """Where a prompt goes of which no more than `known` cuts were ever seen.
+    def _new(
+        self, endpoints: Sequence[Endpoint], free: Sequence[bool], query: Query, known: int
+    ) -> Endpoint:
+        """Where among the `free` a prompt goes of which no more than `known` cuts were ever seen.
 
         The piece after these decides: it is the first that not every such prompt has.
         """
-        if known == len(query.prefix):
-            return self.any_of(endpoints)
-        start = CUTS[known - 1] if known else 0
-        return self._rendezvous.first(crc32(query.prompt[start : CUTS[known]]), endpoints)
+        piece = query.prompt[CUTS[known - 1] if known else 0 : CUTS[known]]
+        weights = self._rendezvous.weights(crc32(piece), endpoints)
+        _, best = max(compress(zip(weights, endpoints, strict=True), free), key=itemgetter(0))
+        return best

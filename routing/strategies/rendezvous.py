@@ -42,9 +42,11 @@ class Rendezvous:
         if of is endpoints:
             return found
         numbers = self._numbers
-        if not all(endpoint.key in numbers for endpoint in endpoints):
+        try:
+            found = [numbers[endpoint.key] for endpoint in endpoints]
+        except KeyError:
             self._learn(endpoints)
-        found = [numbers[endpoint.key] for endpoint in endpoints]
+            found = [numbers[endpoint.key] for endpoint in endpoints]
         if isinstance(endpoints, tuple):  # a list may change
             self._latest = endpoints, found
         return found
