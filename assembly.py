@@ -110,7 +110,7 @@ class _Assembly:
     def _on_change(self, snapshot: Snapshot) -> None:
         """The cluster looks like `snapshot` from now on."""
         self._informed.set()
-        self._router.errors.forget(self._events.observe(snapshot))
+        self._router.forget(self._events.observe(snapshot))
         self._router.aside.observe(snapshot)
         self._router.in_flight.observe(snapshot)
         self._hold.changed()

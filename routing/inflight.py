@@ -86,6 +86,11 @@ class InFlight:
             with self._lock:
                 self._latencies.forget(gone)
 
+    def guarding(self, work: Callable[[], None]) -> None:
+        """Do `work` on the strategies' own state while nobody chooses by it."""
+        with self._lock:
+            work()
+
     def on(self, key: Key) -> int:
         """How many requests one endpoint is answering."""
         return self._counts.get(key, 0)

@@ -1,7 +1,7 @@
 """The router: from a model and a strategy's name to endpoints that are routable now."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from cache.endpoints import Endpoint, Key, Pool
@@ -91,6 +91,12 @@ class Router:
         """Those of `pool`'s `endpoints` to choose from: not set aside, and near unless told so."""
         free = self.aside.free(endpoints) if self.aside.concerns(pool.keys) else endpoints
         return nearest(free, self._zone) if self._zone and not everywhere else free
+
+    def forget(self, keys: Collection[Key]) -> None:
+        """These endpoints are gone: another pod may get their address."""
+        if keys:
+            self.errors.forget(keys)
+            self.in_flight.guarding(lambda: self._strategies.forget(keys))
 
     def eligible(self, pool: Pool) -> tuple[Endpoint, ...]:
         """The endpoints of `pool` that may get a request now; raises `NoReadyEndpoints`."""

@@ -207,6 +207,24 @@ def test_success_brings_an_endpoint_back() -> None:
     assert setting.router.aside.set_aside() == []
 
 
+def test_a_pod_that_is_gone_leaves_neither_its_prompts_nor_its_errors_to_the_next() -> None:
+    setting = Setting(llama=endpoints(8))
+    body = b'{"messages": "%s"}' % (b"a long document " * 500)
+
+    def taken() -> Endpoint:
+        lease = setting.router.candidates(Query("llama", "", body), "prefix-cache").take()
+        assert lease is not None
+        return lease.endpoint
+
+    home = taken()
+    setting.router.errors.note(home.key, "died")
+    # Busy enough that a new prompt would go elsewhere, but not one that it holds.
+    assert taken() == home
+    setting.router.forget([home.key])
+    assert taken() != home
+    assert setting.router.errors.all() == {}
+
+
 def test_with_the_fallback_terminating_endpoints_that_serve_are_used_only_when_none_is_ready() -> (
     None
 ):

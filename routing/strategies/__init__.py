@@ -1,8 +1,9 @@
 """The strategies by name, as `GATEWAY_STRATEGY` and the header `routing-strategy` give them."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from cache.endpoints import Key
 from routing.strategies.base import Strategy
 from routing.strategies.load import LeastBusy, LeastKvCache, LeastLatency, Throughput
 from routing.strategies.mix import Mix
@@ -65,6 +66,12 @@ class Strategies:
         if name in ALIASES:
             return self._made[ALIASES[name]]
         return Mix(self._rng, [(self._made[part], weight) for part, weight in _parts(name)])
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """These endpoints are gone, and all that they had. Called as `Strategy.chosen` is."""
+        for strategy in self._made.values():
+            if isinstance(strategy, PrefixCache):  # the only one that remembers what they have
+                strategy.forget(keys)
 
 
 def check(name: str) -> str:
