@@ -15,6 +15,9 @@ class EngineLoad:
     `kv_usage` is the part of its KV cache that running requests take, from 0 to 1.
     `tokens_per_second` counts prompt and generated tokens since it was asked before. `in_flight`
     are this worker's requests on it, and `at` the monotonic time, both when it was asked.
+
+    An engine that is stuck may go on reporting what was once so. Of `in_flight` we know, so an
+    engine that reports fewer is taken to have the others in its queue.
     """
 
     running: float = 0.0
@@ -23,12 +26,15 @@ class EngineLoad:
     tokens_per_second: float = 0.0
     in_flight: int = 0
     at: float = 0.0
-    #: Requests that run or wait in it, whoever sent them.
+    #: Requests that wait in it, and all that run or wait, whoever sent them: at least `in_flight`.
+    queued: float = field(init=False)
     requests: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Add up here, once: a choice looks at all engines."""
-        object.__setattr__(self, "requests", self.running + self.waiting)
+        queued = max(self.waiting, self.in_flight - self.running)
+        object.__setattr__(self, "queued", queued)
+        object.__setattr__(self, "requests", self.running + queued)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,8 @@ class Reports:
     Each list has an item for each endpoint, in their order. A report is up to a second old, and
     several gateways read the same one: each would send the next second's requests to the same
     engine. So what this worker has sent since, less what has ended, counts times the number of
-    `gateways`. An endpoint whose report is missing counts by this worker's `own` requests alone,
-    times the same.
+    `gateways`, but no engine has fewer requests than this worker has on it. An endpoint whose
+    report is missing counts by this worker's `own` requests alone, times the same.
 
     With eight gateways that is a guess in steps of eight, and between two steps all of them would
     choose by the same old reports. So where a choice is made, `rng` draws what the others have
@@ -97,7 +97,12 @@ class Reports:
             since if engine is None else engine.requests + since
             for engine, since in zip(self.engines, self.since(rng), strict=True)
         ]
-        return now if min(now) >= 0.0 else [max(0.0, requests) for requests in now]
+        if self._gateways == 1.0:
+            return now  # at least our own, because reports are taken for no less
+        return [
+            requests if requests > own else own
+            for requests, own in zip(now, self._own, strict=True)
+        ]
 
     def per_request(self, of: Sequence[float | None]) -> float:
         """What one running request adds to a reported figure, on average.

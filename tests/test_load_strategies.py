@@ -167,6 +167,33 @@ def test_what_has_ended_since_the_report_counts_no_more() -> None:
 
 
 @pytest.mark.parametrize("name", NEED_REPORTS)
+@pytest.mark.parametrize("stuck_at", [0, 5])
+def test_an_engine_whose_report_stands_still_draws_no_requests(name: str, stuck_at: int) -> None:
+    """The others end what they get before they are asked again; it goes on answering the asker."""
+    in_flight = InFlight(Clock())
+    strategy = Strategies(random.Random(1)).get(name)
+    stuck = endpoint(3)
+    for _ in range(20):
+        loads = snapshot(
+            *(load(running=5, in_flight=in_flight.on(endpoint(n).key)) for n in (1, 2)),
+            load(running=stuck_at, in_flight=in_flight.on(stuck.key)),
+        )
+        leases = [in_flight.pick(strategy, endpoints(3), QUERY, loads) for _ in range(30)]
+        for lease in leases:
+            if lease.endpoint != stuck:
+                lease.release()
+    assert in_flight.on(stuck.key) <= 60, "a fair share were 200"
+
+
+def test_no_engine_has_fewer_requests_than_we_sent_it() -> None:
+    many = EngineLoad(running=12, in_flight=3)
+    view = View({endpoint(1).key: 2}, LoadSnapshot({endpoint(1).key: many}, 1e9, gateways=32))
+    assert view.reports(endpoints(1)).busy() == [2]
+    fewer = EngineLoad(running=1, waiting=2, in_flight=9)
+    assert (fewer.requests, fewer.queued) == (9, 8)
+
+
+@pytest.mark.parametrize("name", NEED_REPORTS)
 def test_without_reports_requests_in_flight_count(name: str) -> None:
     own = {endpoint(1).key: 9, endpoint(3).key: 9}
     assert chosen(name, None, None, None, own=own) == {"pod-2"}

@@ -40,7 +40,7 @@ class LeastKvCache(Strategy):
         )
         costs = []
         for engine, since in zip(reports.engines, reports.since(self._rng), strict=True):
-            used, queue = (engine.kv_usage, engine.waiting + since) if engine else (0.0, since)
+            used, queue = (engine.kv_usage, engine.queued + since) if engine else (0.0, since)
             costs.append(used + queue * (each + _TIE))
         return costs
 
@@ -90,6 +90,6 @@ class LeastLatency(Strategy):
         least = min(0.0, *since)
         costs = []
         for engine, change, seconds in zip(reports.engines, since, expected, strict=True):
-            queue = (engine.waiting if engine else 0.0) + change - least
+            queue = (engine.queued if engine else 0.0) + change - least
             costs.append((best if seconds is None else seconds) * (1.0 + queue))
         return costs
