@@ -104,6 +104,11 @@ class Reports:
             for requests, own in zip(now, self._own, strict=True)
         ]
 
+    def running(self) -> float:
+        """Requests that run in an engine, on average of those that report."""
+        found = [engine.running for engine in self.engines if engine is not None]
+        return sum(found) / max(1, len(found))
+
     def per_request(self, of: Sequence[float | None]) -> float:
         """What one running request adds to a reported figure, on average.
 

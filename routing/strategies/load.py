@@ -38,9 +38,13 @@ class LeastKvCache(Strategy):
         each = reports.per_request(
             [engine.kv_usage if engine else None for engine in reports.engines]
         )
+        running = reports.running()
         costs = []
         for engine, since in zip(reports.engines, reports.since(self._rng), strict=True):
-            used, queue = (engine.kv_usage, engine.queued + since) if engine else (0.0, since)
+            if engine is None:  # as many run in it as in the others, and take as much
+                used, queue = running * each, since - running
+            else:
+                used, queue = engine.kv_usage, engine.queued + since
             costs.append(used + queue * (each + _TIE))
         return costs
 
@@ -76,7 +80,8 @@ class LeastLatency(Strategy):
 
     Requests that end do not shorten the queue of those that have not begun, so the change since the
     report counts from where it is least. (Counted from none, all sent since would be hidden by what
-    has ended, and the whole second's requests go to one engine.)
+    has ended, and the whole second's requests go to one engine.) In an
+    engine without a report as many are taken to run as in the others.
     """
 
     def costs(self, endpoints: Sequence[Endpoint], view: View, query: Query) -> list[float]:
@@ -87,9 +92,9 @@ class LeastLatency(Strategy):
             expected = view.latencies.expected([endpoint.key for endpoint in endpoints])
         best = min((seconds for seconds in expected if seconds is not None), default=1.0)
         since = reports.since(self._rng)
-        least = min(0.0, *since)
+        least, running = min(0.0, *since), reports.running()
         costs = []
         for engine, change, seconds in zip(reports.engines, since, expected, strict=True):
-            queue = (engine.queued if engine else 0.0) + change - least
-            costs.append((best if seconds is None else seconds) * (1.0 + queue))
+            queue = engine.queued + change if engine else max(least, change - running)
+            costs.append((best if seconds is None else seconds) * (1.0 + queue - least))
         return costs
