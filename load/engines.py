@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -53,6 +54,9 @@ _WANTED = re.compile(
 )
 #: More lines than any engine has of them, however many ranks it has.
 _MOST_LINES = 4096
+#: More than any engine has: requests, tokens since it began, tokens a second. Counters that have
+#: wrapped around or begun below zero say such things.
+MOST_REQUESTS, MOST_TOKENS, MOST_RATE = 1e6, 1e15, 1e9
 
 
 class NoMetrics(ValueError):
@@ -91,17 +95,23 @@ def read(text: str) -> Reading:
 
 
 def _reading(engine: Names, samples: dict[str, list[float]]) -> Reading:
-    """Data-parallel ranks have a sample each: requests add up, usage is their mean."""
+    """Data-parallel ranks have a sample each: requests add up, usage is their mean.
+
+    Raises `ValueError` where that is more than any engine has.
+    """
     usage = next((samples[name] for name in engine.usage if name in samples), [0.0])
-    counted = [name for name in engine.tokens if name in samples]
+    counted = [samples[name] for name in engine.tokens if name in samples]
     return Reading(
-        running=sum(samples[engine.running]),
-        waiting=sum(samples[engine.waiting]),
+        running=_total(samples[engine.running], MOST_REQUESTS),
+        waiting=_total(samples[engine.waiting], MOST_REQUESTS),
         kv_usage=min(1.0, sum(usage) / len(usage)),
-        tokens=_total(samples[name] for name in counted) if counted else None,
-        rate=sum(samples.get(engine.rate, ())),
+        tokens=_total(chain.from_iterable(counted), MOST_TOKENS) if counted else None,
+        rate=_total(samples.get(engine.rate, ()), MOST_RATE),
     )
 
 
-def _total(values: Iterable[Sequence[float]]) -> float:
-    return sum(sum(of_ranks) for of_ranks in values)
+def _total(of_ranks: Iterable[float], most: float) -> float:
+    total = sum(of_ranks)
+    if total > most:
+        raise ValueError(f"{total:g} is more than the {most:g} that may be")
+    return total

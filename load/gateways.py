@@ -19,6 +19,8 @@ class Gateways:
 
     They are as many as its own requests fit into all that engines report. One round says little,
     because few requests happen to be in flight when engines are asked, so averages are compared.
+    What is beyond all that is believed in is not remembered: one report of a million requests would
+    tell for a hundred rounds.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class Gateways:
             reported += engine.requests
         self._own += (own - self._own) * (1.0 - MEMORY)
         self._reported += (reported - self._reported) * (1.0 - MEMORY)
+        self._reported = min(self._reported, MOST_GATEWAYS * max(self._own, LEAST_OWN))
         if self._own < LEAST_OWN:
             return 1.0
-        return min(max(1.0, self._reported / self._own), MOST_GATEWAYS)
+        return max(1.0, self._reported / self._own)

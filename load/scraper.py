@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cache.endpoints import Endpoint, Key
-from load.engines import NoMetrics, Reading, read
+from load.engines import MOST_RATE, NoMetrics, Reading, read
 from load.fetch import FetchError, Pages
 from load.gateways import Gateways
 from load.values import EngineLoad, LoadSnapshot, LoadStore
@@ -128,7 +128,8 @@ class Scraper:
         rate = reading.rate
         before = self._totals.get(key)
         if reading.tokens is not None and before is not None and now > before[1]:
-            rate = max(0.0, reading.tokens - before[0]) / (now - before[1])  # a restart counts anew
+            made = max(0.0, reading.tokens - before[0])  # a restart counts anew
+            rate = min(made / (now - before[1]), MOST_RATE)
         return EngineLoad(reading.running, reading.waiting, reading.kv_usage, rate, in_flight, now)
 
     def _take(self, asked: Iterable[_Asked], fresh: float) -> None:

@@ -69,6 +69,21 @@ def test_a_value_that_makes_no_sense_spoils_the_page(value: str) -> None:
         read(VLLM.replace(" 7.0", f" {value}"))
 
 
+@pytest.mark.parametrize("of_each_rank", ["1e308", "6e5", "1.8e19"])
+@pytest.mark.parametrize("figure", ["num_requests_running", "num_requests_waiting"])
+def test_totals_that_no_engine_has_spoil_the_page(figure: str, of_each_rank: str) -> None:
+    ranks = "".join(f'vllm:{figure}{{engine="{n}"}} {of_each_rank}\n' for n in (1, 2))
+    with pytest.raises(ValueError, match=r"is more than the 1e\+06 that may be"):
+        read(VLLM + ranks)
+
+
+def test_tokens_that_no_engine_makes_spoil_the_page() -> None:
+    with pytest.raises(ValueError, match=r"1e\+16 is more"):
+        read(VLLM.replace(" 500.0", " 1e16"))
+    with pytest.raises(ValueError, match=r"1e\+10 is more"):
+        read(SGLANG.replace(" 86.5", " 1e10"))
+
+
 def test_a_page_of_endless_ranks_is_refused() -> None:
     with pytest.raises(ValueError, match="5000 lines"):
         read('vllm:num_requests_running{engine="0"} 1\n' * 5000)

@@ -28,11 +28,11 @@ class Strategy(ABC):
         """What speaks against each of `endpoints`; comparable with each other only."""
 
     def pick(self, endpoints: Sequence[Endpoint], view: View, query: Query) -> Endpoint:
-        """Choose the one with the lowest cost; among equals any."""
+        """Choose the one with the lowest cost; among equals, and costs that are no numbers, any."""
         costs = self.costs(endpoints, view, query)
         lowest = min(costs)
         best = [one for one, cost in zip(endpoints, costs, strict=True) if cost == lowest]
-        return self.any_of(best)
+        return self.any_of(best or endpoints)
 
     def prepare(self, query: Query) -> None:  # noqa: B027 - most need nothing
         """Add to `query` what choosing needs. Called once a request, under no lock."""
