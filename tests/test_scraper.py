@@ -1,7 +1,8 @@
 """The rounds in which engines are asked: what is published, for how long, and what is counted."""
 
 import threading
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -11,7 +12,7 @@ from load.scraper import Scraper
 from load.values import LoadStore
 from metrics import SCRAPES
 from tests.fakes import Clock, endpoint, endpoints
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, wait_for
 
 
 def page(running: float, waiting: float = 0, usage: float = 0, tokens: float = 0) -> str:
@@ -24,13 +25,20 @@ def page(running: float, waiting: float = 0, usage: float = 0, tokens: float = 0
 
 
 class Book:
-    """Pages by endpoint, as a test writes them; none there means no connection."""
+    """Pages by endpoint, as a test writes them; none there means no connection.
+
+    `meanwhile` is what happens while an endpoint's page is fetched, `asked` who was asked.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[str, str] = {}
+        self.meanwhile: dict[str, Callable[[], object]] = {}
+        self.asked: Counter[str] = Counter()
         self.kept: list[str] = []
 
     def fetch(self, endpoint: Endpoint) -> str:
+        self.asked[endpoint.name] += 1
+        self.meanwhile.get(endpoint.address, int)()
         try:
             return self.pages[endpoint.address]
         except KeyError:
@@ -106,7 +114,7 @@ def test_a_report_serves_a_few_rounds_and_then_no_more(a_round: Round) -> None:
         a_round.clock.now += 1
         a_round.scraper.step()
         known = endpoint(1).key in a_round.store.snapshot().engines
-        assert known == (missed < 3)
+        assert known == (missed < 2)
         assert endpoint(2).key in a_round.store.snapshot().engines
     assert counted("unreachable") - before == 4
 
@@ -118,6 +126,64 @@ def test_reports_are_worth_nothing_when_rounds_have_ceased(a_round: Round) -> No
     assert a_round.store.snapshot().engines
     a_round.clock.now += 0.2
     assert not a_round.store.snapshot().engines
+
+
+def test_a_report_that_was_not_renewed_serves_no_longer_for_that(a_round: Round) -> None:
+    a_round.book.pages = {"10.0.0.1": page(3), "10.0.0.2": page(1)}
+    a_round.scraper.step()
+    a_round.book.pages = {}
+    a_round.clock.now += 1.2
+    a_round.scraper.step()
+    a_round.clock.now += 1.7
+    assert a_round.store.snapshot().engines
+    a_round.clock.now += 0.2
+    assert not a_round.store.snapshot().engines
+
+
+def test_reports_are_published_while_another_is_waited_for(a_round: Round) -> None:
+    seen = []
+
+    def until_the_other_is_there() -> None:
+        wait_for(lambda: a_round.store.snapshot().engines, "the other's report")
+        seen.append(a_round.store.snapshot().engines.keys())
+
+    a_round.book.pages = {"10.0.0.1": page(3), "10.0.0.2": page(1)}
+    a_round.book.meanwhile = {"10.0.0.1": until_the_other_is_there}
+    a_round.scraper.step()
+    assert seen == [{endpoint(2).key}]
+    assert len(a_round.store.snapshot().engines) == 2
+
+
+def test_engines_that_never_answer_hold_up_no_other_s_report() -> None:
+    """However many: the other is asked every round, these once, and no report lasts for it."""
+    fleet = Round(count=60)
+    over = threading.Event()
+
+    def report_is(seconds: float) -> bool:
+        report = fleet.store.snapshot().engines.get(endpoint(1).key)
+        return report is not None and report.at == fleet.clock.now - seconds
+
+    def a_second_passes_after_each_report() -> None:
+        while not over.wait(0.002):
+            if report_is(0):
+                fleet.clock.now += 1
+
+    fleet.book.pages = {"10.0.0.1": page(3)}
+    fleet.book.meanwhile = {f"10.0.0.{n}": lambda: over.wait(PATIENCE) for n in range(2, 61)}
+    fleet.book.meanwhile["10.0.0.2"] = a_second_passes_after_each_report
+    try:
+        for _ in range(4):
+            assert fleet.scraper.step() == 0
+            assert report_is(1)
+        assert fleet.book.asked["pod-1"] == 4
+        assert set(fleet.book.asked.values()) == {4, 1}
+        fleet.clock.now += 2.1
+        assert not fleet.store.snapshot().engines
+    finally:
+        over.set()
+    fleet.book.meanwhile = {}
+    fleet.scraper.step()
+    assert fleet.book.asked["pod-60"] == 1
 
 
 def test_endpoints_that_are_gone_are_forgotten(a_round: Round) -> None:
@@ -160,8 +226,17 @@ def test_engines_that_stop_and_begin_to_report_are_told_of_once(
     ]
 
 
-def test_the_pause_makes_up_for_what_a_round_took(a_round: Round) -> None:
-    assert a_round.scraper.step() == pytest.approx(1.0, abs=0.5)
+@pytest.mark.parametrize(("took", "pause"), [(0.0, 1.0), (0.4, 0.6), (1.7, 0.0)])
+def test_the_pause_makes_up_for_what_a_round_took(took: float, pause: float) -> None:
+    one = Round(count=1)
+
+    def time_passes() -> None:
+        one.clock.now += took
+
+    one.book.pages = {"10.0.0.1": page(1)}
+    one.book.meanwhile = {"10.0.0.1": time_passes}
+    assert one.scraper.step() == pytest.approx(pause, abs=0.01)
+    assert one.store.snapshot().engines
 
 
 def test_a_fleet_that_is_expensive_to_read_is_asked_less_often() -> None:
