@@ -70,9 +70,9 @@ class Gateway:
             self.relay.link.leave()
 
     @property
-    def streams(self) -> int:
-        """How many streams this worker accounts for while the relay moves them."""
-        return 0 if self.relay is None else self.relay.link.count
+    def streams(self) -> bool:
+        """Whether this worker accounts for streams that the relay moves, or may yet have to."""
+        return self.relay is not None and self.relay.link.needed
 
     def stop(self) -> None:
         """Stop what runs in the background."""

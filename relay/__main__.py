@@ -25,7 +25,9 @@ def main(directory: str, listener: str, lock: str, gateway: str) -> int:
         return not os.path.isdir(directory)
 
     try:
-        Relay(socket.socket(fileno=int(listener)), gateway_is_gone).run()
+        entrance = socket.socket(fileno=int(listener))
+        entrance.listen(64)  # here: so the kernel tells workers who is at the other end
+        Relay(entrance, gateway_is_gone).run()
     except Exception as error:  # noqa: BLE001 - said in the gateway's way; the workers start another
         _log_bug(error)
         return 1

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from relay.lingering import Lingering
-from relay.link import Link
+from relay.link import Ending, Link
 from relay.messages import Order, Outcome, Report, unpack
 from relay.sockets import set_reset, shut_down
 from relay.stream import Stream
@@ -38,7 +38,7 @@ class Relay:
         self._reading: dict[int, Stream] = {}  # by their endpoint's descriptor, unless paused
         self._clients: dict[int, Stream] = {}  # by their client's descriptor: all streams
         self._timers = Timers()
-        self._unclaimed: list[tuple[Order, Report]] = []  # ended while there was no worker
+        self._unclaimed: list[Ending] = []  # of streams that no worker has accounted for
         self._ended: list[tuple[Stream, Report]] = []  # in this turn
         self._lingering = Lingering(self._epoll)
         self._checked = time.monotonic()
@@ -136,16 +136,18 @@ class Relay:
         self._ended.append((stream, report))
 
     def _report(self) -> None:
-        by_link: dict[Link, list[Report]] = {}
+        by_link: dict[Link, list[Ending]] = {}
         for stream, report in self._ended:
             if isinstance(stream.owner, Link):
-                by_link.setdefault(stream.owner, []).append(report)
+                by_link.setdefault(stream.owner, []).append((stream.order, report))
             else:
                 self._unclaimed.append((stream.order, report))
         self._ended.clear()
-        for link, reports in by_link.items():
-            link.report(reports)
+        for link, endings in by_link.items():
+            link.report(endings)
             self._flush(link)
+        if self._unclaimed:
+            self._hand_out()
 
     def _flush(self, link: Link) -> None:
         done = link.flush()
@@ -178,11 +180,14 @@ class Relay:
         if kind == "stream":
             self._take_on(link, document, raw, descriptors, now)
         elif kind == "hello":
-            link.events, link.active = document["events"], True
+            link.greet(document["events"], descriptors, leaves=document["leaves"])
             self._hand_out()
         elif kind == "leave":
             link.active = False
             self._hand_out()
+            link.answer("left")
+        elif kind == "ping":
+            link.answer("pong")
         elif kind == "cut":
             self._cut(link, now)
 
@@ -202,7 +207,8 @@ class Relay:
         if len(sockets) != 2:  # the kernel had no descriptors left for us
             for one in sockets:
                 one.close()
-            link.report([Report(order.id, "refused", "no descriptors left", 0, None, now, False)])
+            why = "no descriptors left"
+            link.report([(order, Report(order.id, "refused", why, 0, None, now, False))])
             return
         client, upstream = sockets
         client.setblocking(False)
@@ -234,10 +240,10 @@ class Relay:
             if isinstance(owner, Link):
                 moving.setdefault(owner, []).append(stream.order.id)
             stream.owner = heir
+            stream.order.closes = True  # its client's connection was the other's to go on with
             adopted.append(stream.order)
-        late = [report for _, report in self._unclaimed]
-        adopted += [order for order, _ in self._unclaimed]
-        self._unclaimed.clear()
+        late, self._unclaimed = self._unclaimed, []
+        adopted += [order for order, _ in late]
         heir.adopt((order.id, order.facts) for order in adopted)
         heir.report(late)
         self._flush(heir)
@@ -251,9 +257,11 @@ class Relay:
         del self._links[fd]
         self._epoll.unregister(fd)
         link.socket.close()
+        self._unclaimed += link.unheard()
         for stream in self._clients.values():
             if stream.owner is link:
                 stream.owner = None
+                stream.order.closes = True
         for stream, _ in self._ended:
             if stream.owner is link:
                 stream.owner = None

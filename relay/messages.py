@@ -2,30 +2,34 @@
 
 A message is a JSON object, preceded by its length, and raw bytes after it. From the worker:
 
-- `hello`: what a broken stream's last event says, by outcome;
+- `hello`: what a broken stream's last event says, by outcome, and whether the worker is stopping;
+  with the descriptor of a tally of the `ended` items it has accounted for;
 - `stream`: a stream, with its client's and its endpoint's socket;
 - `leave`: this worker is stopping, another may take over its streams;
-- `cut`: end this worker's streams now.
+- `cut`: end this worker's streams now;
+- `ping`: say something.
 
-From the relay: `ended` tells how streams ended, `adopt` that streams of a worker which stopped or
-died are now the receiver's to account for, `moved` that streams are another worker's now.
+From the relay, with `items`: `ended` tells how streams ended, `adopt` that streams of a worker
+which stopped or died are now the receiver's to account for, `moved` that streams are another
+worker's now. `left` answers `leave`: no `adopt` comes after it. `pong` answers `ping`.
 """
 
 import json
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 #: Bytes a message may have. The kernel's usual limit for such sockets is 212,992.
 MAX_MESSAGE_BYTES: Final = 180_000
+#: Bytes of the items one message carries, unless it is a single one: a stream came in one as well.
+_BATCH_BYTES: Final = 60_000
 _SIZE = struct.Struct("!I")
 
 #: How a stream may end: as it should; the endpoint's connection broke off, or what it sent can't be
 #: right; it fell silent; the stream took longer than any may; the gateway is stopping; the client
 #: left, or did not read; the relay had no descriptors left for it.
 Outcome = Literal["complete", "died", "idle", "timeout", "draining", "left", "stalled", "refused"]
-#: Outcomes that an event stream tells its client in a last event.
-TOLD: Final[tuple[Outcome, ...]] = ("died", "idle", "timeout", "draining")
 Framing = Literal["length", "chunked", "closed"]
 
 
@@ -76,8 +80,32 @@ def values(message: Order | Report) -> dict[str, Any]:
 
 def pack(document: dict[str, Any], raw: bytes = b"") -> bytes:
     """A message."""
-    text = json.dumps(document, separators=(",", ":")).encode()
+    text = _dumps(document).encode()
     return _SIZE.pack(len(text)) + text + raw
+
+
+def pack_items(kind: str, items: Iterable[Any]) -> Iterator[bytes]:
+    """As few messages of a kind as carry these items."""
+    batch: list[str] = []
+    size = 0
+    for item in items:
+        text = _dumps(item)
+        if batch and size + len(text) > _BATCH_BYTES:
+            yield _pack_batch(kind, batch)
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    if batch:
+        yield _pack_batch(kind, batch)
+
+
+def _pack_batch(kind: str, texts: list[str]) -> bytes:
+    text = f'{{"kind":"{kind}","items":[{",".join(texts)}]}}'.encode()
+    return _SIZE.pack(len(text)) + text
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -153,6 +154,11 @@ def streams(gateway: GatewayProcess, count: int) -> Iterator[list[tuple[Wire, by
         yield begun
 
 
+def listens(gateway: GatewayProcess) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", gateway.port)) == 0
+
+
 def replace_workers(gateway: GatewayProcess, number: signal.Signals) -> None:
     """Let all workers be replaced: killed, or by a reload."""
     old = set(workers(gateway))
@@ -224,6 +230,26 @@ def test_one_worker_of_two_that_dies_takes_no_stream_with_it(
         answers = [client.read_to_the_end(seen) for client, seen in running]
     assert all(whole_stream(answer, 150) for answer in answers)
     check_accounts(gateway, 10)
+
+
+@pytest.mark.fault(22)
+def test_workers_that_stop_together_cut_no_stream_before_the_grace_is_over(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    """The relay hears of it late: those who stop first must not leave too early."""
+    cluster.model("llama", engine=Engine(tokens=100, token_seconds=0.02))
+    gateway = with_workers(start_gateway(workers="2", grace_seconds="30"), 2)
+    relay = relay_of(gateway)
+    with streams(gateway, 3) as running:
+        os.kill(relay, signal.SIGSTOP)
+        gateway.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(gateway), "all workers stop")
+        os.kill(relay, signal.SIGCONT)
+        answers = [client.read_to_the_end(seen) for client, seen in running]
+    assert all(whole_stream(answer, 100) for answer in answers)
+    assert gateway.process.wait(20.0) == 0
+    logged = [line["request_id"] for line in gateway.log_lines() if "request_id" in line]
+    assert sorted(logged) == [f"stream-{number}" for number in range(3)]
 
 
 def test_the_first_process_outlives_the_last_stream(
