@@ -1,5 +1,6 @@
 """The accounts of relayed streams: what is written down and given back when one ends."""
 
+import contextlib
 import math
 import socket
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from proxy.link import RelayLink
 from proxy.record import RequestRecord
 from proxy.trace import OFF, Tracing
 from relay.messages import Framing, Order, Outcome, Report
+from relay.stream import chunk
 from routing.inflight import InFlight
 from routing.lasterrors import LastErrors
 
@@ -25,6 +27,7 @@ BREAKS: dict[Outcome, GatewayError] = {
     "idle": GatewayError("upstream_idle", "the endpoint fell silent"),
     "timeout": GatewayError("upstream_timeout", "the answer took longer than any may"),
     "draining": GatewayError("gateway_draining", "the gateway's time to finish is over"),
+    "refused": GatewayError("gateway_overloaded", "the gateway can't pass on the rest"),
 }
 
 
@@ -37,7 +40,8 @@ class RelayedAccount:
     """One stream's account.
 
     `settle` is called once, with whether the endpoint's connection may carry another request, and
-    whether the stream is complete; `note_error` before it if the endpoint failed, with how.
+    whether the stream is complete; `note_error` before it if the endpoint failed, with how, and
+    `break_off` if the relay could not take it, so that it told the client nothing.
     """
 
     def __init__(
@@ -46,23 +50,25 @@ class RelayedAccount:
         status: int,
         settle: Callable[[bool, bool], None],
         note_error: Callable[[str], None],
+        break_off: Callable[[], None] = lambda: None,
     ) -> None:
         self._record = record
         self._status = status
         self._settle = settle
         self._note_error = note_error
+        self._break_off = break_off
 
     def ended(self, report: Report) -> None:
         """Write down how it ended."""
         self._record.relayed(report.size, report.first)
         if report.outcome in ("left", "stalled"):
             self._record.aborted("receiving" if report.outcome == "left" else "stalled")
-        elif report.outcome == "refused":
-            self._record.failed("gateway_overloaded", report.reason)
         elif report.outcome != "complete":
             if report.outcome in ("died", "idle"):
                 UPSTREAM_FAILURES.labels(report.outcome).inc()
                 self._note_error(report.outcome)
+            elif report.outcome == "refused":
+                self._break_off()
             self._record.failed(BREAKS[report.outcome].code, report.reason)
         self._settle(report.reusable, report.outcome == "complete")
         self._record.finish(self._status, report.at)
@@ -159,7 +165,8 @@ class StreamRelay:
         order.closes = closes
         order.idle, order.send = self._limits.idle, self._limits.send
         order.ends = self._clock() + self._limits.total
-        account = RelayedAccount(record, status, settle, answer.note_error)
+        break_off = partial(_break_off, client, unsent, takes_event=order.takes_event)
+        account = RelayedAccount(record, status, settle, answer.note_error, break_off)
         if self.link.hand_over(
             order, (client, upstream), (unsent, received), account, patient=patient
         ):
@@ -177,3 +184,10 @@ class StreamRelay:
 
         note_error = partial(self._errors.note, endpoint.key)
         return RelayedAccount(record, facts["status"], settle, note_error)
+
+
+def _break_off(client: socket.socket, unsent: bytes, *, takes_event: bool) -> None:
+    """Send what is due before the end of a stream that nobody moves, as far as there is room."""
+    event = chunk(BREAKS["refused"].event()) if takes_event else b""
+    with contextlib.suppress(OSError):
+        client.send(unsent + event)

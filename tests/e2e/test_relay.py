@@ -1,10 +1,13 @@
 """The relay: streams cost no thread, there is one relay at most, and it leaves nothing behind."""
 
+import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -70,14 +73,12 @@ def test_a_killed_relay_breaks_its_streams_visibly_and_is_back_within_a_second(
             at = time.monotonic()
             # What it is given before it is dead is a stream of its own, and breaks as well.
             wait_for(lambda killed=killed: not alive(killed), "it is dead")  # type: ignore[misc]
-            for number in range(20):
-                answer = exchange(gateway.port, post(chat_body("short", stream=number % 2 == 0)))
+            asked = 0
+            while relays(gateway) in ([], [killed]):
+                assert time.monotonic() - at < 1.0, "there is a new one"
+                answer = exchange(gateway.port, post(chat_body("short", stream=asked % 2 == 0)))
                 assert (answer.status, answer.complete) == (200, True)
-            wait_for(
-                lambda killed=killed: relays(gateway) not in ([], [killed]),  # type: ignore[misc]
-                "there is a new one",
-                1.0,
-            )
+                asked += 1
             broken = [rest_of(stream) for stream in streams]
             assert time.monotonic() - at < 3.0
         assert not any(answer.complete or b"[DONE]" in answer.raw for answer in broken)
@@ -171,6 +172,44 @@ def test_nothing_is_left_behind_when_the_gateway_is_gone(
         )
         wait_for(lambda: process_of(model.pods[0]).active == 0, "nothing is worked on")
     assert status == (0 if end is signal.SIGTERM else -signal.SIGKILL)
+
+
+@pytest.mark.fault(22)
+def test_a_relay_that_dies_with_the_gateway_is_not_replaced_for_long(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    cluster.model("llama")
+    gateway = start_gateway(workers="2").ready()
+    relay = relay_of(gateway)
+    for worker in workers(gateway):  # so that they begin to notice together
+        os.kill(worker, signal.SIGSTOP)
+    gateway.process.kill()
+    gateway.process.wait(20.0)
+    os.kill(relay, signal.SIGKILL)
+    for pid in processes_of(gateway):
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not processes_of(gateway), "every process is gone")
+
+
+@pytest.mark.fault(21)
+def test_a_stream_for_which_the_relay_has_no_descriptors_ends_with_an_event(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    process = process_of(cluster.model("llama", engine=Engine(tokens=1000)).pods[0])
+    gateway = start_gateway().ready()
+    relay = relay_of(gateway)
+    taken = {int(path.name) for path in Path(f"/proc/{relay}/fd").iterdir()}
+    first_free = min(set(range(len(taken) + 1)) - taken)
+    before = resource.prlimit(relay, resource.RLIMIT_NOFILE)
+    resource.prlimit(relay, resource.RLIMIT_NOFILE, (first_free, before[1]))
+    answer = exchange(gateway.port, STREAM)
+    assert (answer.status, answer.complete, answer.reset) == (200, False, False)
+    last = answer.content.decode().strip().split("\n\n")[-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "gateway_overloaded"
+    wait_for(lambda: process.active == 0, "its endpoint works for nobody")
+    resource.prlimit(relay, resource.RLIMIT_NOFILE, before)
+    assert finished(exchange(gateway.port, STREAM))
+    assert gateway.metric("gateway_errors_total", code="gateway_overloaded") == 1
 
 
 def test_a_hundred_streams_take_no_place_and_no_thread_and_leave_nothing_open(
