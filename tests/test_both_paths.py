@@ -69,17 +69,17 @@ class Sender:
             one.close()
 
 
-def answer_of(fields: list[str], pool: ConnectionPool, connection: Connection) -> Answer:
+def answer_of(fields: list[str], connection: Connection, received: bytes) -> Answer:
     head = parse_head("\r\n".join(["HTTP/1.1 200 OK", *fields]).encode())
     lease = InFlight().count(Endpoint("127.0.0.1", 1))
-    return Answer(Reply(head, Stream(connection, pool, head, b"", ENOUGH)), lease, 1)
-
-
-def by_the_plain_path(fields: list[str], pieces: list[bytes]) -> Seen:
-    """What `AnswerBody` yields, as a server would pass it on."""
-    sender = Sender()
     pool = ConnectionPool(time.monotonic, per_endpoint=0)
-    answer = answer_of(fields, pool, sender.connection)
+    return Answer(Reply(head, Stream(connection, pool, head, received, ENOUGH)), lease, 1)
+
+
+def by_the_plain_path(fields: list[str], pieces: list[bytes], received: bytes = b"") -> Seen:
+    """What `AnswerBody` yields, as a server would pass it on; `received` came with the head."""
+    sender = Sender()
+    answer = answer_of(fields, sender.connection, received)
     record = RequestRecord("id", "POST", "/", time.monotonic)
     drain = Drain(ENOUGH, lambda: None)
     body = AnswerBody(answer, record, drain, Place(threading.Semaphore()), None, Caller())
@@ -92,23 +92,27 @@ def by_the_plain_path(fields: list[str], pieces: list[bytes]) -> Seen:
         except AnswerBroken:
             broken.append(True)
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    for piece in pieces:
-        sender.send(piece)
-        wait_for(lambda: sender.taken() or not reader.is_alive(), "the piece is taken")
-    sender.finish()
-    reader.join()
+    if len(pieces) <= 1:  # nothing has to be waited for
+        sender.send(b"".join(pieces))
+        sender.finish()
+        read()
+    else:
+        reader = threading.Thread(target=read)
+        reader.start()
+        for piece in pieces:
+            sender.send(piece)
+            wait_for(lambda: sender.taken() or not reader.is_alive(), "the piece is taken")
+        sender.finish()
+        reader.join()
     body.close()
     sender.close()
     return Seen(b"".join(contents), not broken)
 
 
-def by_the_relay(fields: list[str], pieces: list[bytes]) -> Seen:
-    """What a client gets of the relay's stream."""
+def by_the_relay(fields: list[str], pieces: list[bytes], received: bytes = b"") -> Seen:
+    """What a client gets of the relay's stream; `received` came with the head."""
     sender = Sender()
-    pool = ConnectionPool(time.monotonic, per_endpoint=0)
-    answer = answer_of(fields, pool, sender.connection)
+    answer = answer_of(fields, sender.connection, received)
     order = order_of(answer, {})
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
@@ -116,7 +120,7 @@ def by_the_relay(fields: list[str], pieces: list[bytes]) -> Seen:
     sender.connection.socket.setblocking(False)
     near.setblocking(False)
     stream = RelayedStream(order, near, sender.connection.socket, last_events(), 0.0)
-    stream.begin(b"", b"", 0.0)
+    stream.begin(b"", received, 0.0)
     for piece in pieces:
         sender.send(piece)
         wait_for(lambda: pulled(stream, sender), "the piece is taken")
@@ -189,22 +193,46 @@ def test_both_paths_show_the_same_wherever_a_body_is_split(fields: list[str], bo
     for place in range(1, len(body)):
         pieces = split(body, [place])
         assert by_the_relay(fields, pieces) == whole, pieces
-    assert by_the_plain_path(fields, [body[:1], body[1:]]) == whole
+        assert by_the_plain_path(fields, pieces) == whole, pieces
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    contents=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
-    damage=st.one_of(st.none(), st.tuples(st.integers(0, 200), st.binary(max_size=3))),
-    cuts=st.lists(st.integers(1, 200), max_size=6),
-    kind=st.sampled_from([EVENTS, "Content-Type: application/json"]),
-)
-def test_both_paths_show_the_same_of_any_chunked_body(
-    contents: list[bytes], damage: tuple[int, bytes] | None, cuts: list[int], kind: str
+@pytest.mark.parametrize(("fields", "body"), BODIES)
+def test_both_paths_show_the_same_however_much_of_a_body_comes_with_its_head(
+    fields: list[str], body: bytes
 ) -> None:
-    body = in_chunks(*contents)
-    if damage is not None:
-        place, put = damage
-        body = body[:place] + put + body[place + 1 :]
+    whole = by_the_relay(fields, [body])
+    for place in range(1, len(body) + 1):
+        received, rest = body[:place], [body[place:]]
+        assert by_the_relay(fields, rest, received) == whole, received
+        assert by_the_plain_path(fields, rest, received) == whole, received
+
+
+LINES = st.sampled_from([b"data: 1\n", b"data: [DONE]\n", b"event: error\n", b"\n", b"\r\n", b"da"])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[list[str], bytes]:
+    """Bodies of every framing, whole or not, some of them damaged."""
+    kind = draw(st.sampled_from([EVENTS, "Content-Type: application/json"]))
+    if draw(st.booleans()):
+        body = in_chunks(*draw(st.lists(st.binary(min_size=1, max_size=40), max_size=5)))
+        if draw(st.booleans()):
+            place, put = draw(st.integers(0, 200)), draw(st.binary(max_size=3))
+            body = body[:place] + put + body[place + 1 :]
+        return [CHUNKED, kind], body
+    body = b"".join(draw(st.lists(LINES, max_size=8)))
+    if draw(st.booleans()):
+        return [kind], body
+    length = max(0, len(body) + draw(st.sampled_from([0, 0, -1, -5, 1])))
+    return [f"Content-Length: {length}", kind], body
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(answer=answers(), cuts=st.lists(st.integers(1, 200), max_size=6), with_head=st.booleans())
+def test_both_paths_show_the_same_of_any_body(
+    answer: tuple[list[str], bytes], cuts: list[int], with_head: bool
+) -> None:
+    fields, body = answer
     pieces = split(body, cuts)
-    assert by_the_relay([CHUNKED, kind], pieces) == by_the_plain_path([CHUNKED, kind], pieces)
+    received = pieces.pop(0) if with_head and pieces else b""
+    assert by_the_relay(fields, pieces, received) == by_the_plain_path(fields, pieces, received)
