@@ -174,7 +174,7 @@ class RelayLink:
                 self._serve(connection)
             finally:
                 self._unlink()
-        return 0.0
+        return _RETRY_SECONDS
 
     def _serve(self, connection: socket.socket) -> None:
         """Give streams and hear of them until the connection ends."""
