@@ -55,7 +55,8 @@ class Clients:
 
     def __enter__(self) -> "Clients":
         self._stopping = threading.Event()
-        ways = [self._stream, self._stream, self._stream, self._short, self._short, self._keep]
+        streams = [self._stream, self._stream, self._kept_stream]
+        ways = [*streams, self._short, self._short, self._keep]
         self._threads = [threading.Thread(target=self._ask_on, args=(way,)) for way in ways]
         for thread in self._threads:
             thread.start()
@@ -80,6 +81,13 @@ class Clients:
     def _stream(self) -> str:
         with self.service.connect() as wire:
             answer = wire.send(post(chat_body(stream=True))).read_to_the_end()
+        return "" if whole_stream(answer, 15) else repr(answer)
+
+    def _kept_stream(self) -> str:
+        """A stream whose connection the client would use again."""
+        with self.service.connect() as wire:
+            request = post(chat_body(stream=True), close=False)
+            answer = RawAnswer(wire.send(request).read_until(b"\r\n0\r\n\r\n"))
         return "" if whole_stream(answer, 15) else repr(answer)
 
     def _short(self) -> str:
@@ -131,7 +139,7 @@ def test_twenty_restarts_under_load_cost_nobody_an_answer(
             serving, spare = spare, serving.start().ready()
     assert clients.bad == []
     assert statuses == [0] * RESTARTS
-    assert clients.good.keys() == {"_stream", "_short", "_keep"}
+    assert clients.good.keys() == {"_stream", "_kept_stream", "_short", "_keep"}
     assert min(clients.good["_stream"], clients.good["_short"]) > 2 * RESTARTS
 
 
@@ -144,11 +152,18 @@ def with_workers(gateway: GatewayProcess, count: int) -> GatewayProcess:
 
 
 @contextmanager
-def streams(gateway: GatewayProcess, count: int) -> Iterator[list[tuple[Wire, bytes]]]:
-    """Streams that the relay has, each with what was read of it and a request id of its own."""
+def streams(
+    gateway: GatewayProcess, count: int, *, kept: bool = False
+) -> Iterator[list[tuple[Wire, bytes]]]:
+    """Streams that the relay has, each with what was read of it and a request id of its own.
+
+    Where `kept`, the client of every other one would use its connection again.
+    """
     with wires(gateway.port, count) as clients:
         for number, client in enumerate(clients):
-            client.send(post(chat_body(stream=True), f"x-request-id: stream-{number}"))
+            close = not kept or number % 2 == 0
+            fields = f"x-request-id: stream-{number}"
+            client.send(post(chat_body(stream=True), fields, close=close))
         begun = [(client, client.read_until(b"tok")) for client in clients]
         wait_until_moved(gateway, count)
         yield begun
@@ -181,7 +196,7 @@ def test_running_streams_survive_their_worker_and_are_accounted_for_once(
         cluster.model("llama", engine=Engine(tokens=150, token_seconds=0.02)).pods[0]
     )
     gateway = with_workers(start_gateway(workers=count), int(count))
-    with streams(gateway, 10) as running:
+    with streams(gateway, 10, kept=True) as running:
         wait_for(lambda: gateway.in_flight() == 10, "all are counted")
         replace_workers(gateway, number)
         wait_for(lambda: gateway.in_flight() == 10, "those who are left know of all of them", 2.0)
@@ -279,7 +294,7 @@ def test_streams_that_outlast_the_grace_are_told_so_whoever_began_them(
     engine = Engine(tokens=100_000, token_seconds=0.02)
     process = process_of(cluster.model("llama", engine=engine).pods[0])
     gateway = with_workers(start_gateway(workers="2", grace_seconds="1"), 2)
-    with streams(gateway, 20) as running:
+    with streams(gateway, 20, kept=True) as running:
         if replaced:
             replace_workers(gateway, replaced)
             gateway.ready()
