@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,8 @@ log = logging.getLogger("gateway.peers")
 TIMEOUT = 0.25
 #: Seconds the speaker has, which asks the others first.
 SPEECH_TIMEOUT = 2.0
+#: Askers that may wait until a worker has time for them; the kernel may allow fewer.
+_WAITING = 512
 
 _FACTS, _SPEECH = b"facts\n", b"speech\n"
 
@@ -205,7 +208,7 @@ def _listen(listener: socket.socket, path: Path) -> None:
     starting = path.with_name(f"new-{os.getpid()}")
     starting.unlink(missing_ok=True)  # of a former process with this id
     listener.bind(str(starting))
-    listener.listen(16)
+    listener.listen(_WAITING)
     starting.rename(path)
 
 
@@ -221,7 +224,7 @@ def _ask_facts(path: Path) -> Facts | None:
 def _ask(path: Path, question: bytes, seconds: float) -> bytes | None:
     """Its answer; None if it has none within so many seconds, or what listens there is dead."""
     with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(seconds)
+        _limit(asking, seconds)
         try:
             asking.connect(str(path))
             asking.sendall(question)
@@ -232,3 +235,15 @@ def _ask(path: Path, question: bytes, seconds: float) -> bytes | None:
         except OSError as error:
             log.debug("%s does not answer: %s", path.name, error)
     return None
+
+
+def _limit(asking: socket.socket, seconds: float) -> None:
+    """Let connecting, sending and receiving take no longer than that each; else `OSError`.
+
+    By the kernel: it waits for a place in a full queue, where a socket with Python's timeout, which
+    does not block, is told at once that there is none.
+    """
+    whole = int(seconds)
+    limit = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        asking.setsockopt(socket.SOL_SOCKET, option, limit)

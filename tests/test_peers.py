@@ -4,14 +4,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from events import Event
-from peers import Facts, Peers
+from peers import SPEECH_TIMEOUT, Facts, Peers
 from routing.lasterrors import LastError
 from tests.fakes import endpoint
 from tests.harness import PATIENCE, wait_for
@@ -154,6 +154,36 @@ def test_a_peer_that_does_not_answer_is_left_out_and_stays(peers: Peers, directo
         silent.listen()
         assert peers.ask() == [OWN]
         assert path.exists()
+
+
+def test_a_peer_whom_many_ask_at_once_answers_them_all(peers: Peers, directory: Path) -> None:
+    answers: list[bytes | None] = []
+    with closing(socket.socket(socket.AF_UNIX)) as busy:
+        busy.bind(str(directory / "worker-4194305.sock"))
+        busy.listen(4)  # so that most of them find the queue full
+        busy.settimeout(SPEECH_TIMEOUT)
+        asking = [
+            threading.Thread(target=lambda: answers.append(peers.speech_of(4_194_305)))
+            for _ in range(40)
+        ]
+        for one in asking:
+            one.start()
+        for _ in asking:
+            with suppress(TimeoutError), busy.accept()[0] as asker:
+                asker.recv(16)
+                asker.sendall(b"I do")
+        for one in asking:
+            one.join(PATIENCE)
+    assert answers == [b"I do"] * 40
+
+
+@pytest.mark.usefixtures("peers")
+def test_a_worker_has_a_queue_for_many_that_ask_it(directory: Path) -> None:
+    with ExitStack() as waiting:
+        for _ in range(100):  # more than it can have begun with
+            asking = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            asking.setblocking(False)
+            asking.connect(str(directory / MINE))
 
 
 def test_the_socket_of_a_worker_that_was_killed_is_removed(peers: Peers, directory: Path) -> None:
