@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import compress
 from operator import is_not
 
-from cache.endpoints import Endpoint, Key, Pool, Snapshot
+from cache.endpoints import Endpoint, Pool, Snapshot
 
 #: So many events are kept of each kind.
 KEPT = 50
@@ -51,8 +51,8 @@ class EventLog:
         self._changes: deque[Event] = deque(maxlen=KEPT)
         self._asides: deque[Event] = deque(maxlen=KEPT)
 
-    def observe(self, snapshot: Snapshot) -> list[Key]:
-        """Note how `snapshot` differs from the one before; return what endpoints are gone.
+    def observe(self, snapshot: Snapshot) -> list[Endpoint]:
+        """Note how `snapshot` differs from the one before; return which endpoints are gone.
 
         Called at every watch event, so what did not change costs a comparison of references. The
         first snapshot is the beginning and no change. From the poller's thread only.
@@ -61,12 +61,12 @@ class EventLog:
         if before is None:
             return []
         now = self._wall()
-        gone: list[Key] = []
+        gone: list[Endpoint] = []
         changes: deque[Event] = deque(maxlen=KEPT)
         for old, new in _changed(before, snapshot.pools):
             for was, becomes in _differences(old, new):
                 if becomes is None and was is not None:
-                    gone.append(was.key)
+                    gone.append(was)
                 changes.append(_event(now, new.model, was, becomes))
         if changes:
             with self._lock:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cache.endpoints import Key
 from events import Event
-from routing.lasterrors import LastError
+from routing.lasterrors import Culprit, LastError
 
 log = logging.getLogger("gateway.peers")
 
@@ -45,7 +45,7 @@ class Facts:
     started: float = 0.0
     trouble: str | None = None
     events: tuple[Event, ...] = ()
-    errors: Mapping[Key, LastError] = field(default_factory=dict)
+    errors: Mapping[Culprit, LastError] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -56,7 +56,7 @@ class Facts:
         started: float = 0.0,
         trouble: str | None = None,
         events: Iterable[Event] = (),
-        errors: Mapping[Key, LastError] | None = None,
+        errors: Mapping[Culprit, LastError] | None = None,
     ) -> "Facts":
         """This process's facts."""
         aside = frozenset(set_aside)
@@ -71,7 +71,7 @@ class Facts:
             "started": self.started,
             "trouble": self.trouble,
             "events": [asdict(event) for event in self.events],
-            "errors": [[*key, error.kind, error.at] for key, error in self.errors.items()],
+            "errors": [[*who, error.kind, error.at] for who, error in self.errors.items()],
         }
         return json.dumps(document).encode()
 
@@ -88,8 +88,8 @@ class Facts:
                 document["trouble"],
                 tuple(Event(**event) for event in document["events"]),
                 {
-                    (address, port): LastError(kind, at)
-                    for address, port, kind, at in document["errors"]
+                    (address, port, pod): LastError(kind, at)
+                    for address, port, pod, kind, at in document["errors"]
                 },
             )
         except (TypeError, LookupError) as error:

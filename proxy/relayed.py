@@ -19,7 +19,7 @@ from proxy.trace import OFF, Tracing
 from relay.messages import Framing, Order, Outcome, Report
 from relay.stream import chunk
 from routing.inflight import InFlight
-from routing.lasterrors import LastErrors
+from routing.lasterrors import LastErrors, culprit
 
 #: The error a stream ends with, by its outcome. Where they differ, clients are told less than logs.
 BREAKS: dict[Outcome, GatewayError] = {
@@ -160,7 +160,11 @@ class StreamRelay:
         status = answer.reply.head.status
         order = order_of(
             answer,
-            {"record": record.facts(), "status": status, "endpoint": answer.lease.endpoint.key},
+            {
+                "record": record.facts(),
+                "status": status,
+                "endpoint": culprit(answer.lease.endpoint),
+            },
         )
         order.closes = closes
         order.idle, order.send = self._limits.idle, self._limits.send
@@ -182,7 +186,7 @@ class StreamRelay:
         def settle(_reusable: bool, _keeps: bool) -> None:
             lease.release()
 
-        note_error = partial(self._errors.note, endpoint.key)
+        note_error = partial(self._errors.note, culprit(endpoint))
         return RelayedAccount(record, facts["status"], settle, note_error)
 
 

@@ -10,7 +10,7 @@ from load.values import LoadStore
 from metrics import STRATEGY_FALLBACKS
 from routing.aside import SetAside
 from routing.inflight import InFlight, Lease
-from routing.lasterrors import LastErrors
+from routing.lasterrors import LastErrors, culprit
 from routing.strategies import ALIASES, STRATEGIES, Strategies
 from routing.strategies.base import Strategy
 from routing.view import Query
@@ -169,7 +169,7 @@ class Candidates:
 
         It may be kept for as long as a stream runs, and holds on to nothing of the request.
         """
-        return partial(self._router.errors.note, endpoint.key)
+        return partial(self._router.errors.note, culprit(endpoint))
 
     def failed(self, endpoint: Endpoint) -> None:
         """Note that `endpoint` failed on transport level."""

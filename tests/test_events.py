@@ -37,7 +37,7 @@ def test_endpoints_that_appear_change_and_vanish_are_noted(log: EventLog) -> Non
     log.observe(snapshot(m=[endpoint(1)]))
     log.observe(snapshot(m=[endpoint(1), endpoint(2, routable=False)]))
     log.observe(snapshot(m=[endpoint(1, terminating=True), endpoint(2)]))
-    assert log.observe(snapshot(m=[endpoint(2)])) == [endpoint(1).key]
+    assert log.observe(snapshot(m=[endpoint(2)])) == [endpoint(1, terminating=True)]
     assert told(log) == [
         ("m", "pod-2", None, "not_ready"),
         ("m", "pod-1", "ready", "terminating"),
@@ -49,7 +49,7 @@ def test_endpoints_that_appear_change_and_vanish_are_noted(log: EventLog) -> Non
 
 def test_models_that_come_and_go_take_their_endpoints_with_them(log: EventLog) -> None:
     log.observe(snapshot(a=[endpoint(1)], b=[endpoint(2)]))
-    assert log.observe(snapshot(a=[endpoint(1)], c=[endpoint(3)])) == [endpoint(2).key]
+    assert log.observe(snapshot(a=[endpoint(1)], c=[endpoint(3)])) == [endpoint(2)]
     assert told(log) == [("b", "pod-2", "ready", None), ("c", "pod-3", None, "ready")]
 
 
@@ -57,7 +57,7 @@ def test_another_pod_at_the_same_address_is_another_endpoint(log: EventLog) -> N
     before = endpoint(1)
     after = dataclasses.replace(before, pod="successor")
     log.observe(snapshot(m=[before]))
-    assert log.observe(snapshot(m=[after])) == [before.key]
+    assert log.observe(snapshot(m=[after])) == [before]
     assert told(log) == [("m", "pod-1", "ready", None), ("m", "successor", None, "ready")]
 
 

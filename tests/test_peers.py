@@ -12,11 +12,12 @@ import pytest
 
 from events import Event
 from peers import SPEECH_TIMEOUT, Facts, Peers
-from routing.lasterrors import LastError
+from routing.lasterrors import LastError, culprit
 from tests.fakes import endpoint
 from tests.harness import PATIENCE, wait_for
 
 ONE, TWO = endpoint(1).key, endpoint(2).key
+ERROR = LastError("timeout", 3.5)
 OWN = Facts(os.getpid(), {ONE: 1}, frozenset())
 OTHER = Facts(
     4_194_305,  # no pid is so high
@@ -25,7 +26,7 @@ OTHER = Facts(
     started=12.5,
     trouble="draining",
     events=(Event(1.5, "m", "pod-1", "10.0.0.1:8000", "ready", "set_aside"),),
-    errors={TWO: LastError("refused", 2.5)},
+    errors={culprit(endpoint(2)): LastError("refused", 2.5), ("fd00::1", 80, None): ERROR},
 )
 MINE = f"worker-{os.getpid()}.sock"
 

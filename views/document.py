@@ -25,7 +25,7 @@ from exposition import endpoint_states, state_of
 from load.values import EngineLoad
 from parts import Gateway
 from peers import Facts
-from routing.lasterrors import LastError
+from routing.lasterrors import Culprit, LastError, culprit
 from status import rounded
 from views.totals import Totals
 
@@ -107,7 +107,7 @@ class _Cluster:
         ]
 
     def _endpoint(self, endpoint: Endpoint) -> Document:
-        error = self._errors.get(endpoint.key)
+        error = self._errors.get(culprit(endpoint))
         return {
             "pod": endpoint.pod,
             "address": endpoint.authority,
@@ -143,13 +143,13 @@ def _seniority(facts: Facts) -> tuple[bool, float, int]:
     return facts.trouble is not None, facts.started, facts.worker
 
 
-def _latest(everyone: Iterable[Mapping[Key, LastError]]) -> dict[Key, LastError]:
+def _latest(everyone: Iterable[Mapping[Culprit, LastError]]) -> dict[Culprit, LastError]:
     """Each endpoint's last error of all that any worker saw."""
-    latest: dict[Key, LastError] = {}
+    latest: dict[Culprit, LastError] = {}
     for errors in everyone:
-        for key, error in errors.items():
-            if key not in latest or latest[key].at < error.at:
-                latest[key] = error
+        for who, error in errors.items():
+            if who not in latest or latest[who].at < error.at:
+                latest[who] = error
     return latest
 
 
