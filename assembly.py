@@ -13,7 +13,7 @@ from cache.poller import Poller
 from cache.slices import Reading, SliceSet
 from cache.source import Source
 from cache.store import SnapshotStore
-from events import EventLog
+from events import Chronicle, EventLog
 from load.scraper import Scraper
 from load.values import LoadStore
 from parts import Gateway, pools_of
@@ -77,7 +77,8 @@ class _Assembly:
         self._tracing = tracing
         self._store = SnapshotStore(settings.cache_ttl, clock)
         self._loads = LoadStore(clock)
-        self._events = EventLog()
+        chronicle = Chronicle(directory / "events" if directory else None)
+        self._events = EventLog(chronicle=chronicle)
         self._informed = threading.Event()
         self._hold = Hold(settings.hold_seconds, settings.hold_requests, clock)
         self._connections = ConnectionPool(

@@ -1,15 +1,22 @@
 """The last changes of endpoints, for people: what became what, when, and how soon we knew."""
 
+import contextlib
+import json
+import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import compress
 from operator import is_not
+from pathlib import Path
 
 from cache.endpoints import Endpoint, Pool, Snapshot
+
+log = logging.getLogger("gateway.events")
 
 #: So many events are kept of each kind.
 KEPT = 50
@@ -36,19 +43,64 @@ class Event:
     exact: bool = False
 
 
-class EventLog:
-    """What this worker has seen happen to endpoints lately.
+class Chronicle:
+    """The last changes in a file, with which a worker begins that comes after others.
 
-    Changes of slices are one kind of event and endpoints being set aside another, because the
-    former are the same in every worker and the latter each worker's own. `wall` is the time since
-    the epoch, in seconds.
+    Every worker writes the same: what it began with and what it has seen since. So whichever was
+    the last to write, nothing is missing, be the others replaced or killed. None keeps nothing.
     """
 
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._lines: deque[str] = deque(maxlen=KEPT)
+
+    def read(self) -> list[Event]:
+        """What is written there, oldest first; nothing where that can't be read."""
+        self._lines.clear()
+        if self._file is None:
+            return []
+        try:
+            lines = self._file.read_text().splitlines()[-KEPT:]
+            events = [Event(**json.loads(line)) for line in lines]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("the last events can't be read: %s", error)
+            return []
+        self._lines.extend(lines)
+        return events
+
+    def write(self, events: Iterable[Event]) -> None:
+        """Add `events`. Without room for them they are in this worker's memory only."""
+        if self._file is None:
+            return
+        self._lines.extend(json.dumps(asdict(event)) for event in events)
+        fresh = self._file.with_name(f"{self._file.name}-{os.getpid()}")
+        try:
+            fresh.write_text("\n".join(self._lines))
+            fresh.replace(self._file)
+        except OSError as error:
+            log.debug("the last events can't be written: %s", error)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+
+
+class EventLog:
+    """What has happened to endpoints lately.
+
+    Changes of slices are one kind of event and endpoints being set aside another, because the
+    former are the same in every worker, also in those before it, which `chronicle` has, and the
+    latter each worker's own. `wall` is the time since the epoch, in seconds.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, chronicle: Chronicle | None = None
+    ) -> None:
         self._wall = wall
+        self._chronicle = chronicle or Chronicle(None)
         self._pools: Mapping[str, Pool] | None = None  # replaced, never edited
         self._lock = threading.Lock()  # guards: _changes, _asides
-        self._changes: deque[Event] = deque(maxlen=KEPT)
+        self._changes = deque(self._chronicle.read(), maxlen=KEPT)
         self._asides: deque[Event] = deque(maxlen=KEPT)
 
     def observe(self, snapshot: Snapshot) -> list[Endpoint]:
@@ -59,6 +111,7 @@ class EventLog:
         """
         before, self._pools = self._pools, snapshot.pools
         if before is None:
+            self._begin()
             return []
         now = self._wall()
         gone: list[Endpoint] = []
@@ -71,7 +124,14 @@ class EventLog:
         if changes:
             with self._lock:
                 self._changes.extend(changes)
+            self._chronicle.write(changes)
         return gone
+
+    def _begin(self) -> None:
+        """From now on this worker sees changes itself; what came before, others have written."""
+        changes = self._chronicle.read()
+        with self._lock:
+            self._changes = deque(changes, maxlen=KEPT)
 
     def set_aside(self, endpoint: Endpoint, aside: bool) -> None:
         """Note that `endpoint` is set aside now, or used again."""

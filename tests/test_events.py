@@ -2,12 +2,13 @@
 
 import dataclasses
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from cache.endpoints import Endpoint
 from cache.slices import Reading, SliceSet
-from events import KEPT, Event, EventLog, delay_since
+from events import KEPT, Chronicle, Event, EventLog, delay_since
 from tests.fakes import endpoint, endpoints, snapshot
 from tests.slices import entry, raw_slice
 
@@ -71,6 +72,45 @@ def test_only_the_last_events_are_kept(log: EventLog) -> None:
     log.observe(snapshot(m=()))
     log.observe(snapshot(m=endpoints(KEPT + 5)))
     assert [event.name for event in log.changes()] == [f"pod-{n}" for n in range(6, KEPT + 6)]
+
+
+def test_a_worker_begins_with_what_those_before_it_have_seen(tmp_path: Path) -> None:
+    before, after = (EventLog(lambda: NOW, Chronicle(tmp_path / "events")) for _ in range(2))
+    before.observe(snapshot(m=()))
+    before.observe(snapshot(m=endpoints(1)))
+    after.observe(snapshot(m=endpoints(1)))
+    assert after.changes() == before.changes() != []
+    after.observe(snapshot(m=()))
+    third = EventLog(lambda: NOW, Chronicle(tmp_path / "events"))
+    assert third.changes() == after.changes()
+    assert told(third) == [("m", "pod-1", None, "ready"), ("m", "pod-1", "ready", None)]
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
+
+
+def test_no_more_events_are_written_down_than_are_kept(tmp_path: Path) -> None:
+    log = EventLog(lambda: NOW, Chronicle(tmp_path / "events"))
+    log.observe(snapshot(m=()))
+    for count in (KEPT, 5):
+        log.observe(snapshot(m=endpoints(count)))
+    assert EventLog(lambda: NOW, Chronicle(tmp_path / "events")).changes() == log.changes()
+    assert len((tmp_path / "events").read_text().splitlines()) == KEPT
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"{", b"[1]", b"1", b'{"at": 1}', b"\n"])
+def test_what_can_not_be_read_of_the_past_costs_nothing_else(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "events").write_bytes(text)
+    log = EventLog(lambda: NOW, Chronicle(tmp_path / "events"))
+    log.observe(snapshot(m=()))
+    log.observe(snapshot(m=endpoints(1)))
+    assert told(log) == [("m", "pod-1", None, "ready")]
+    assert EventLog(lambda: NOW, Chronicle(tmp_path / "events")).changes() == log.changes()
+
+
+def test_where_nothing_can_be_written_events_are_kept_all_the_same(tmp_path: Path) -> None:
+    log = EventLog(lambda: NOW, Chronicle(tmp_path / "nowhere" / "events"))
+    log.observe(snapshot(m=()))
+    log.observe(snapshot(m=endpoints(1)))
+    assert told(log) == [("m", "pod-1", None, "ready")]
 
 
 def test_what_is_set_aside_is_noted_apart_with_its_model(log: EventLog) -> None:

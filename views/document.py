@@ -6,7 +6,8 @@ for all: the oldest that is well, by the time of its start and its process id, w
 finds out by asking all others for their facts (`peers.py`). Snapshot, events of slices and engines'
 load are the speaker's own; requests in flight, endpoints set aside, last errors and counters are
 those of all workers together. Another worker passes the speaker's document on. When the speaker
-dies, drains or falls ill, the next oldest speaks; it has seen the same events.
+dies, drains or falls ill, the next oldest speaks. It has seen the same events, or begun with those
+that workers before it saw (`events.Chronicle`).
 """
 
 import json

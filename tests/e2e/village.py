@@ -19,7 +19,7 @@ TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 
 @dataclass
 class Village:
-    """A gateway with two workers, each of which reads a file of slices when it is its turn."""
+    """A gateway each of whose workers reads a file of slices when it is its turn."""
 
     gateway: GatewayProcess
     file: Path
@@ -45,6 +45,10 @@ class Village:
     def show_to_all(self, **conditions: bool) -> None:
         """The same, and wait until every worker has read it."""
         self.show(**conditions)
+        self.wait_until_all_have_read()
+
+    def wait_until_all_have_read(self) -> None:
+        """Wait until every worker has read what the file says now."""
         shown = time.monotonic()
 
         def all_have_read() -> bool:
@@ -68,8 +72,8 @@ class Village:
 
 
 @contextmanager
-def village(directory: Path) -> Iterator[Village]:
-    """It has two workers, and shows nothing to those without `KEY`."""
+def village(directory: Path, workers: int = 2) -> Iterator[Village]:
+    """It shows nothing to those without `KEY`."""
     file, keys = directory / "slices.json", directory / "keys"
     file.write_text(json.dumps({"kind": "List", "items": []}))
     keys.write_text("sk-key\n")
@@ -77,14 +81,14 @@ def village(directory: Path) -> Iterator[Village]:
         "GATEWAY_SOURCE": f"file:{file}",
         "GATEWAY_POLL_SECONDS": "0.5",
         "GATEWAY_SCRAPE_SECONDS": "0",
-        "GATEWAY_WORKERS": "2",
+        "GATEWAY_WORKERS": str(workers),
         "GATEWAY_API_KEYS_FILE": str(keys),
         "GATEWAY_PROTECT_VIEWS": "true",
     }
     with gateway_process(directory, **variables) as gateway:
         running = Village(gateway.ready(), file)
-        wait_for(lambda: len(running.document()["workers"]) == 2, "both workers are up")
-        running.show(ready=False)
-        wait_for(lambda: len(running.document()["events"]) == 1, "it is read")
+        wait_for(lambda: len(running.document()["workers"]) == workers, "all workers are up")
+        running.wait_until_all_have_read()  # else the next would be the beginning of some
+        running.show_to_all(ready=False)
         assert gateway.chat("nowhere").status_code == 401
         yield running
