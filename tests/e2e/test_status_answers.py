@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.browser import OpenTab, Tab, browser, needs_chromium
+from tests.e2e.browser import OpenTab, Tab, browser
 from tests.harness import PATIENCE, GatewayProcess, gateway_process, wait_for
-
-pytestmark = needs_chromium
 
 #: Playwright's clock drives timers, and not this one.
 TIMEOUT_BY_THE_CLOCK = """AbortSignal.timeout = (milliseconds) => {

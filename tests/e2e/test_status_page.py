@@ -16,12 +16,10 @@ import pytest
 from simulator.model import Model
 from simulator.pod import Engine
 from tests.e2e.accessible import collisions, poor_contrast, poor_structure, too_wide
-from tests.e2e.browser import CHROMIUM, OpenTab, Tab, browser
+from tests.e2e.browser import OpenTab, Tab, browser
 from tests.e2e.place import Place, place
 from tests.harness import ROOT, wait_for
 
-if CHROMIUM is None:
-    pytest.skip("no Chromium is installed here to look at the page", allow_module_level=True)
 #: Seconds within which a change must be shown; one life of three may take longer on a busy machine.
 PROMPT = 2.0
 #: An engine that goes on after SIGTERM.

@@ -2,16 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from tests.e2e.browser import OpenTab, browser, needs_chromium
 from tests.e2e.village import EVIL, KEY, MODEL, Village, village
 from tests.harness import wait_for
-from views import words
 
 
 @pytest.fixture(scope="module")
@@ -86,76 +84,6 @@ def test_nothing_but_the_gateway_may_be_asked(place: Village) -> None:
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "<script>pwned" not in answer.text
     assert "{{7*7}}" in answer.text
-
-
-@pytest.fixture(scope="module")
-def open_tab() -> Iterator[OpenTab]:
-    with browser() as opening:
-        yield opening
-
-
-@needs_chromium
-def test_evil_names_are_shown_as_they_are_with_and_without_a_script(
-    place: Village, open_tab: OpenTab
-) -> None:
-    live = open_tab(place.gateway, extra_http_headers=KEY)
-    plain = open_tab(place.gateway, extra_http_headers=KEY, java_script_enabled=False)
-    live.wait_until_live()
-    # Rows made by the script, not those that came with the page.
-    live.page.evaluate(
-        "document.querySelectorAll('#models > *, #events > *').forEach((one) => one.remove())"
-    )
-    live.wait("() => document.querySelectorAll('#events > *').length > 2", "all is drawn again")
-    for tab in (live, plain):
-        assert tab.page.locator(".endpoints .pod span").all_text_contents() == [EVIL]
-        assert tab.page.locator("h3 bdi").all_text_contents() == [MODEL, "empty"]
-        assert tab.page.locator("img, tbody script").count() == 0
-        assert tab.wrong == []
-    for part in ("#models", "#events", "#requests th span", "#errors th span", "#overall"):
-        assert live.text(part) == plain.text(part)
-    assert "reload it" in plain.page.locator("noscript").inner_text()
-    assert plain.page.locator(".chart").first.is_hidden()
-    for tab in (live, plain):
-        tab.page.context.close()
-
-
-BUCKETS = [[0.005, 3], [0.01, 7], [0.1, 7], [2.5, 1000], [None, 1100]]
-DELAYED = {"worker": None, "delay": 0.0185, "exact": False}
-SAID: list[tuple[str, Callable[..., object], list[Any]]] = [
-    *(("number", words.number, [value]) for value in (None, 0, 999.5, 1000.5, 12_345_678)),
-    *(("percent", words.percent, [part]) for part in (None, 0, 0.125, 0.135, 1)),
-    *(
-        ("seconds", words.seconds, [value])
-        for value in (None, 0, 0.0184, 0.9994, 0.9996, 1.25, 9.94, 9.96, 119.4, 119.9, 150, 7300)
-    ),
-    *(("quantile", words.quantile, [BUCKETS, part]) for part in (0, 0.5, 0.95, 1)),
-    ("quantile", words.quantile, [[], 0.5]),
-    ("clockTime", words.clock_time, [1_700_006_399.25, 1_700_006_400.0]),
-    ("clockTime", words.clock_time, [1_700_006_400.25, 1_700_006_400.0]),
-    ("delay", words.delay, [DELAYED, 2]),
-    ("delay", words.delay, [{**DELAYED, "exact": True}, 2]),
-    ("delay", words.delay, [{"worker": 3, "delay": None, "exact": False}, 2]),
-    ("delay", words.delay, [{"worker": 3, "delay": None, "exact": False}, 1]),
-    ("left", words.left, ["model", 1200]),
-    ("left", words.left, ["model", 1]),
-    ("left", words.left, ["model", 0]),
-    ("states", words.states, [{"ready": 1200, "not_ready": 0, "set_aside": 1}]),
-    ("states", words.states, [{"ready": 0}]),
-    ("kind", words.kind, ["connect_timeout"]),
-]
-
-
-@needs_chromium
-def test_the_script_puts_things_as_the_page_without_it_does(
-    place: Village, open_tab: OpenTab
-) -> None:
-    tab = open_tab(place.gateway, extra_http_headers=KEY)
-    for name, say, arguments in SAID:
-        said = tab.page.evaluate(f"(given) => {name}(...given)", arguments)
-        assert said == say(*arguments), (name, arguments)
-    top = place.document() | {"troubles": [{"worker": 1, "reason": "x"}], "last_poll_error": "a_b"}
-    assert tab.page.evaluate("summary", top) == words.summary(top)
-    tab.page.context.close()
 
 
 @pytest.mark.parametrize("path", ["/status", "/status/", "/status.json"])
