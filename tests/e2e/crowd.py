@@ -154,6 +154,18 @@ def tcp_sockets(pid: int) -> int:
     return sum(_link(path) in every for path in _entries(Path(f"/proc/{pid}/fd")))
 
 
+def worker_of(gateway: GatewayProcess, port: int) -> int | None:
+    """The worker that has accepted the client's connection from that port, if one has."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [f":{number:04X}" for number in (gateway.port, port)]
+    fields = (line.split() for line in lines)
+    inodes = {f"socket:[{one[9]}]" for one in fields if [end[-5:] for end in one[1:3]] == ends}
+    for pid in workers(gateway):
+        if any(_link(path) in inodes for path in _entries(Path(f"/proc/{pid}/fd"))):
+            return pid
+    return None
+
+
 def sockets(pid: int) -> int:
     """How many of its descriptors are sockets."""
     return sum(_link(path).startswith("socket:") for path in _entries(Path(f"/proc/{pid}/fd")))

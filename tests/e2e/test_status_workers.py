@@ -1,15 +1,19 @@
 """Every worker shows the same, whatever names the cluster makes up, and with a key where asked."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
 
+from tests.e2e.crowd import worker_of
 from tests.e2e.village import EVIL, KEY, MODEL, Village, village
-from tests.harness import wait_for
+from tests.harness import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -18,23 +22,44 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Village]:
         yield running
 
 
+@contextmanager
+def both_workers(place: Village) -> Iterator[Iterator[dict[str, Any]]]:
+    """What each of the two answers, one after the other, on a connection to each."""
+    asked: dict[int | None, HTTPConnection] = {}
+
+    def answers() -> Iterator[dict[str, Any]]:
+        for connection in cycle(asked.values()):
+            connection.request("GET", "/status.json", headers=KEY)
+            yield json.loads(connection.getresponse().read())
+
+    with ExitStack() as opened:
+        while len(asked) < 2:
+            connection = HTTPConnection("127.0.0.1", place.gateway.port, timeout=PATIENCE)
+            opened.callback(connection.close)
+            connection.connect()
+            port = connection.sock.getsockname()[1]
+            worker = wait_for(lambda port=port: worker_of(place.gateway, port), "it is accepted")  # type: ignore[misc]
+            asked.setdefault(worker, connection)
+        yield answers()
+
+
 def test_whichever_worker_is_asked_no_state_comes_back(place: Village) -> None:
     """Each reads the file at times of its own, so two of them disagree for moments."""
-    before = len(place.document()["events"])
-    seen = [place.state()]
-    lengths = [before]
-    for conditions in ({"ready": True}, {"ready": True, "terminating": True}):
-        place.show(**conditions)
-        wanted = "terminating" if "terminating" in conditions else "ready"
-        while seen[-60:] != [wanted] * 60 and len(seen) < 3000:
-            document = place.document()
-            (pool,) = [one for one in document["models"] if one["model"] == MODEL]
-            seen.append(pool["endpoints"][0]["state"])
-            lengths.append(len(document["events"]))
+    seen = ["not_ready"]
+    with both_workers(place) as documents:
+        lengths = [len(next(documents)["events"])]
+        for conditions in ({"ready": True}, {"ready": True, "terminating": True}):
+            place.show(**conditions)
+            wanted = "terminating" if "terminating" in conditions else "ready"
+            while seen[-60:] != [wanted] * 60 and len(seen) < 3000:
+                document = next(documents)
+                (pool,) = [one for one in document["models"] if one["model"] == MODEL]
+                seen.append(pool["endpoints"][0]["state"])
+                lengths.append(len(document["events"]))
     changes = [after for one, after in pairwise(seen) if one != after]
     assert changes == ["ready", "terminating"]
     assert lengths == sorted(lengths)
-    assert lengths[-1] == before + 2
+    assert lengths[-1] == lengths[0] + 2
 
 
 def test_when_the_speaker_dies_the_next_one_tells_the_same_story(place: Village) -> None:

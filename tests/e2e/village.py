@@ -65,11 +65,6 @@ class Village:
         found: dict[str, Any] = answer.json()
         return found
 
-    def state(self) -> str:
-        """What it says of the pod."""
-        (pool,) = [one for one in self.document()["models"] if one["model"] == MODEL]
-        return str(pool["endpoints"][0]["state"])
-
 
 @contextmanager
 def village(directory: Path, workers: int = 2) -> Iterator[Village]:
