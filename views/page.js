@@ -3,6 +3,7 @@
 const EVERY_MILLISECONDS = 1000;
 const PATIENCE_MILLISECONDS = 10000;
 const LONGEST_PAUSE_MILLISECONDS = 5000;
+const OLD_MILLISECONDS = 3000; // without an answer: until then one that fails may be a restart
 
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -12,9 +13,12 @@ function write(node, text) {
 function fill(element, row) {
   for (const node of element.querySelectorAll("[data-f]")) write(node, row[node.dataset.f]);
   const badge = element.querySelector("[data-state]");
-  if (!badge) return;
-  write(badge, row.state_word);
-  const name = `badge s-${row.state}`;
+  if (badge) mark(badge, row.state, row.state_word);
+}
+
+function mark(badge, state, word) {
+  write(badge, word);
+  const name = `badge s-${state}`;
   if (badge.className !== name) badge.className = name;
 }
 
@@ -109,11 +113,29 @@ function showEvents(state) {
   document.getElementById("no-events").hidden = state.events.length > 0;
 }
 
+function atTop(name) {
+  return document.querySelector(`#top [data-f=${name}]`);
+}
+
+function entitle(word) {
+  document.title = `${atTop("gateway").textContent}: ${word}`;
+}
+
+// What is shown is as it was: nobody may take it for how it is.
+function showOld(why) {
+  mark(document.querySelector("#overall .badge"), "no_answer", "no answer");
+  entitle("no answer");
+  write(atTop("reason"), `All of this is as it was at ${atTop("at").textContent} UTC (${why}).`);
+  write(atTop("age"), NONE);
+  document.body.classList.add("old");
+}
+
 function showAll(state) {
-  const top = summary(state);
-  if (inTurn(state.gateway)) top.reason += " Several gateways answer in turn: open one of them alone.";
-  fill(document.getElementById("top"), top);
-  document.title = `${top.gateway}: ${top.state_word}`;
+  const texts = summary(state);
+  if (inTurn(state.gateway)) texts.reason += " Several gateways answer in turn: open one of them alone.";
+  fill(document.getElementById("top"), texts);
+  entitle(texts.state_word);
+  document.body.classList.remove("old");
   showModels(state);
   showEvents(state);
   if (!sample(state.totals, state.gateway)) return;
@@ -133,6 +155,7 @@ function inTurn(gateway) {
 }
 
 let alternate = false;
+let answered = performance.now();
 let timer;
 let asking = false;
 
@@ -149,12 +172,14 @@ async function poll() {
     const answer = await fetch("status.json", { cache: "no-store", signal });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     showAll(await answer.json());
+    answered = performance.now();
     say("live,");
     const took = performance.now() - began;
     // A page shall be no load to speak of.
     pause = Math.min(Math.max(EVERY_MILLISECONDS - took, 9 * took), LONGEST_PAUSE_MILLISECONDS);
   } catch (error) {
-    say(`no answer (${error.message}), as of`);
+    say("no answer, as of");
+    if (performance.now() - answered > OLD_MILLISECONDS) showOld(error.message);
     pause = EVERY_MILLISECONDS * (1 + Math.random()); // not all pages at once
   }
   asking = false;
@@ -163,8 +188,12 @@ async function poll() {
 
 function plan(milliseconds) {
   clearTimeout(timer);
-  if (document.hidden) say("paused, as of");
-  else timer = setTimeout(poll, milliseconds);
+  if (!document.hidden) {
+    timer = setTimeout(poll, milliseconds);
+    return;
+  }
+  say("paused, as of");
+  entitle("paused"); // which can be seen all the same
 }
 
 document.addEventListener("visibilitychange", () => {

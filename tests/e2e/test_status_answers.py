@@ -1,13 +1,16 @@
 """What the status page makes of answers that are late, never come, or are another gateway's."""
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 
+from tests.e2e.accessible import listen, poor_contrast
 from tests.e2e.browser import OpenTab, Tab, browser
 from tests.harness import PATIENCE, GatewayProcess, gateway_process, wait_for
+from tests.slices import entry, raw_slice
 
 #: Playwright's clock drives timers, and not this one.
 TIMEOUT_BY_THE_CLOCK = """AbortSignal.timeout = (milliseconds) => {
@@ -25,7 +28,8 @@ NOW = "#requests [data-f=now]"
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     directory = tmp_path_factory.mktemp("a")
     slices = directory / "slices.json"
-    slices.write_text('{"kind": "List", "items": []}')
+    pods = (entry("10.0.0.1"), entry("10.0.0.2", ready=False), entry("10.0.0.3", terminating=True))
+    slices.write_text(json.dumps({"kind": "List", "items": [raw_slice(*pods)]}))
     with gateway_process(directory, GATEWAY_SOURCE=f"file:{slices}") as running:
         yield running.ready()
 
@@ -152,3 +156,48 @@ def test_the_third_chart_is_called_as_on_the_dashboard(tab: Tab) -> None:
     assert tab.text("#first-byte h3") == "Time to first byte"
     label = tab.page.locator("#first-byte .chart svg").get_attribute("aria-label")
     assert label.startswith("Time to first byte")
+
+
+def test_the_page_of_a_gateway_that_died_says_so_until_it_is_back(
+    gateway: GatewayProcess, tab: Tab
+) -> None:
+    assert tab.page.title().endswith(": ready")
+    gateway.stop()
+    try:
+        tab.wait("() => document.title.endsWith(': no answer')", "the title says so")
+        assert tab.text("#overall .badge") == "no answer"
+        assert "s-ready" not in tab.page.locator("#overall .badge").get_attribute("class")
+        assert tab.text("#overall").startswith("no answer All of this is as it was at ")
+        assert tab.text("#top [data-f=age]") == "–"
+        for scheme in ("light", "dark"):
+            tab.page.emulate_media(color_scheme=scheme)
+            assert poor_contrast(tab.page) == []
+            colours = """() => [...new Set([...document.querySelectorAll("main *")]
+                .filter((one) => one.checkVisibility())
+                .map((one) => getComputedStyle(one).color))]"""
+            assert len(tab.page.evaluate(colours)) == 1
+    finally:
+        gateway.start().ready()
+    tab.wait("() => document.title.endsWith(': ready')", "it is back")
+    assert tab.text("#overall") == "ready"
+    assert tab.page.locator("body.old").count() == 0
+    assert all("Failed to load resource" in said for said in tab.wrong)
+    tab.wrong.clear()
+
+
+def test_while_a_trouble_stays_the_same_nothing_is_read_aloud(tab: Tab) -> None:
+    ages = count(601)
+
+    def grow_old(document: dict[str, Any]) -> None:
+        reason = f"the last good list of EndpointSlices is {next(ages)} s old"
+        document |= {"ready": False, "troubles": [{"worker": 1, "reason": reason}]}
+
+    tab.rewrite(grow_old)
+    tab.wait("() => document.title.endsWith(': not ready')", "it is shown")
+    heard = listen(tab.page)
+    for _ in range(2):
+        tab.wait_for_another("#overall", tab.page.locator("#overall").text_content())
+    assert heard() == []
+    tab.rewrite(lambda _: None)
+    tab.wait("() => document.title.endsWith(': ready')", "it is over")
+    assert "ready" in heard()

@@ -169,8 +169,10 @@ def test_the_page_pauses_while_nobody_looks(town: Place, open_tab: OpenTab) -> N
         }"""
     )
     tab.wait("() => /^paused/.test(document.getElementById('live').textContent)", "it pauses")
+    assert tab.page.title().endswith(": paused")
     tab.page.evaluate("away = false; document.dispatchEvent(new Event('visibilitychange'))")
     tab.wait_until_live()
+    assert tab.page.title().endswith(": ready")
     assert tab.wrong == []
     tab.page.context.close()
 
