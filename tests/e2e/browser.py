@@ -67,7 +67,7 @@ class Tab:
         return self.wait(
             """([pod, state]) => {
                 const rows = [...document.querySelectorAll("tbody.endpoints tr")];
-                const row = rows.find((one) => one.querySelector(".pod span").textContent === pod);
+                const row = rows.find((one) => one.querySelector(".pod bdi").textContent === pod);
                 return (row ? row.querySelector(".badge").textContent : null) === state;
             }""",
             f"{pod} is {state}",

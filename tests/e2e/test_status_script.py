@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.accessible import poor_contrast, poor_structure, too_wide
 from tests.e2e.browser import OpenTab, browser
 from tests.e2e.village import EVIL, KEY, MODEL, Village, village
 from tests.harness import PATIENCE, ROOT
@@ -41,7 +42,8 @@ def test_evil_names_are_shown_as_they_are_with_and_without_a_script(
     )
     live.wait("() => document.querySelectorAll('#events > *').length > 2", "all is drawn again")
     for tab in (live, plain):
-        assert tab.page.locator(".endpoints .pod span").all_text_contents() == [EVIL]
+        assert tab.page.locator(".endpoints .pod bdi").all_text_contents() == [EVIL]
+        assert set(tab.page.locator("#events .who bdi").all_text_contents()) == {EVIL}
         assert tab.page.locator("h3 bdi").all_text_contents() == [MODEL, "empty"]
         assert tab.page.locator("img, tbody script").count() == 0
         assert tab.wrong == []
@@ -88,6 +90,22 @@ def test_the_script_puts_things_as_the_page_without_it_does(
         assert said == say(*arguments), (name, arguments)
     top = place.document() | {"troubles": [{"worker": 1, "reason": "x"}], "last_poll_error": "a_b"}
     assert tab.page.evaluate("summary", top) == words.summary(top)
+    tab.page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_it_without_a_script(
+    place: Village, open_tab: OpenTab, scheme: str
+) -> None:
+    tab = open_tab(
+        place.gateway, extra_http_headers=KEY, java_script_enabled=False, color_scheme=scheme
+    )
+    for width in (1360, 820, 390):
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        assert poor_contrast(tab.page) == []
+        assert poor_structure(tab.page) == []
+        assert too_wide(tab.page) == []
+    assert tab.wrong == []
     tab.page.context.close()
 
 
