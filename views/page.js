@@ -176,7 +176,7 @@ async function poll() {
     say("live,");
     const took = performance.now() - began;
     // A page shall be no load to speak of.
-    pause = Math.min(Math.max(EVERY_MILLISECONDS - took, 9 * took), LONGEST_PAUSE_MILLISECONDS);
+    pause = Math.min(Math.max(EVERY_MILLISECONDS - took, 4 * took), LONGEST_PAUSE_MILLISECONDS);
   } catch (error) {
     say("no answer, as of");
     if (performance.now() - answered > OLD_MILLISECONDS) showOld(error.message);

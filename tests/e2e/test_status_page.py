@@ -6,7 +6,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tests.e2e.browser import OpenTab, Tab, browser
 from tests.e2e.place import Place, place
 from tests.harness import ROOT, wait_for
 
-#: Seconds within which a change must be shown; one life of three may take longer on a busy machine.
+#: Seconds within which a change must be shown; one of three may take longer on a busy machine.
 PROMPT = 2.0
 #: An engine that goes on after SIGTERM.
 STAYS = Engine(refuses_when_terminating=False)
@@ -60,13 +60,17 @@ def slowest_of_a_life(tab: Tab, model: Model) -> float:
     return max(took)
 
 
+def check_prompt(measure: Callable[[], float]) -> None:
+    """Two of three must be."""
+    took = [measure(), measure()]
+    if (took[0] <= PROMPT) is not (took[1] <= PROMPT):
+        took.append(measure())
+    assert sorted(took)[1 if len(took) == 3 else -1] <= PROMPT, took
+
+
 def test_a_pod_is_shown_through_its_life_as_it_happens(town: Place, tab: Tab) -> None:
     model = town.deploy("qwen3-32b", engine=STAYS)
-    took = slowest_of_a_life(tab, model)
-    for _ in range(2):
-        if took > PROMPT:
-            took = min(took, slowest_of_a_life(tab, model))
-    assert took <= PROMPT
+    check_prompt(lambda: slowest_of_a_life(tab, model))
     events = tab.text("#events")
     for change in (
         "new → became not ready",
@@ -83,16 +87,24 @@ def test_the_root_leads_to_the_page(town: Place, tab: Tab) -> None:
 
 
 def test_an_endpoint_that_is_set_aside_is_shown_with_its_last_error(town: Place, tab: Tab) -> None:
-    model = town.deploy("llama-3.1-8b", pods=2, engine=Engine(tokens=1))
-    victim = model.pods[0]
-    victim.crash(notice=None)
+    name = "llama-3.1-8b"
+    model = town.deploy(name, pods=4, engine=Engine(tokens=1))
+    victims = iter(model.pods)
 
-    def is_aside() -> bool:
-        assert town.gateway.chat("llama-3.1-8b").status_code == 200
-        row = tab.page.locator(f'tr[data-key$=" {victim.name}"]')
-        return bool("set aside" in row.inner_text() and "refused" in row.inner_text())
+    def one_more() -> float:
+        victim = next(victims)
+        victim.crash(notice=None)
 
-    wait_for(is_aside, "the page shows it")
+        def is_aside() -> bool:
+            assert town.gateway.chat(name).status_code == 200
+            return town.gateway.endpoints(name)[victim.name] == "set_aside"
+
+        wait_for(is_aside, "the gateway says so")
+        took = tab.wait_for_state(victim.name, "set aside")
+        assert "refused" in tab.page.locator(f'tr[data-key$=" {victim.name}"]').inner_text()
+        return took
+
+    check_prompt(one_more)
     tab.wait(
         "() => /ready → became set aside/.test(document.getElementById('events').textContent"
         ".replace(/\\s+/g, ' '))",
