@@ -1,7 +1,7 @@
 """The router: from a model and a strategy's name to endpoints that are routable now."""
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from cache.endpoints import Endpoint, Key, Pool
@@ -92,10 +92,11 @@ class Router:
         free = self.aside.free(endpoints) if self.aside.concerns(pool.keys) else endpoints
         return nearest(free, self._zone) if self._zone and not everywhere else free
 
-    def forget(self, keys: Collection[Key]) -> None:
+    def forget(self, endpoints: Sequence[Endpoint]) -> None:
         """These endpoints are gone: another pod may get their address."""
-        if keys:
-            self.errors.forget(keys)
+        if endpoints:
+            self.errors.forget(endpoints)
+            keys = [endpoint.key for endpoint in endpoints]
             self.in_flight.guarding(lambda: self._strategies.forget(keys))
 
     def eligible(self, pool: Pool) -> tuple[Endpoint, ...]:

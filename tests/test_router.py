@@ -9,6 +9,7 @@ from cache.store import EndpointsStale, EndpointsUnknown, SnapshotStore
 from load.values import LoadStore
 from routing.aside import FAILURES, SetAside
 from routing.inflight import InFlight
+from routing.lasterrors import culprit
 from routing.router import ModelUnknown, NoReadyEndpoints, Router
 from routing.strategies import STRATEGIES, UnknownStrategy
 from routing.view import Query
@@ -217,10 +218,10 @@ def test_a_pod_that_is_gone_leaves_neither_its_prompts_nor_its_errors_to_the_nex
         return lease.endpoint
 
     home = taken()
-    setting.router.errors.note(home.key, "died")
+    setting.router.errors.note(culprit(home), "died")
     # Busy enough that a new prompt would go elsewhere, but not one that it holds.
     assert taken() == home
-    setting.router.forget([home.key])
+    setting.router.forget([home])
     assert taken() != home
     assert setting.router.errors.all() == {}
 
