@@ -11,6 +11,7 @@ from gunicorn import util
 from proxy.arrival import Incoming
 from proxy.caller import Caller
 from proxy.deadlines import NEVER
+from proxy.epoll import EVENT_HANG_UP
 from proxy.errors import GatewayError
 from proxy.phases import BODY_CREDIT_SECONDS, BODY_LAG_SECONDS, BODY_RATE, HEAD_SECONDS, Phase
 from proxy.sending import End, send
@@ -20,6 +21,8 @@ from relay.sockets import set_reset, untaken
 #: Bytes kept of what a client sends before it has its answer; beyond them it is not read.
 MOST_EARLY_BYTES: Final = 65_536
 _RECEIVE_BYTES: Final = 65_536
+#: Bytes of a request up to which it may still come when larger ones may not.
+_SMALL_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Phases in which the client may have something to say, or leave.
 _LISTENING: Final = (Phase.HEAD, Phase.BODY, Phase.BUSY)
@@ -90,7 +93,7 @@ class Client:
         elif self._phase is Phase.BUSY:
             self._arrival.hold(data)
             if self._arrival.held > MOST_EARLY_BYTES:
-                self._watch(0)
+                self._watch(EVENT_HANG_UP)
             self._around.settle()
         else:
             self._take(data)
@@ -98,6 +101,13 @@ class Client:
     @property
     def restless(self) -> bool:
         """Whether the client has left, or sent more, while its request was being answered."""
+    def _hung_up(self, _: object = None) -> None:
+        """The client has left while it is not read."""
+        if self._watched != EVENT_HANG_UP:
+            return  # as above
+        self._around.settle()
+        self._left()
+
         return self._gone or self._arrival.held > 0
 
     @property
@@ -132,7 +142,10 @@ class Client:
         around, arrival = self._around, self._arrival
         around.unfinished += arrival.held - self._charged
         self._charged = arrival.held
-        if around.unfinished > around.most_unfinished:
+        most = around.most_unfinished
+        if self._charged <= _SMALL_BYTES:
+            most += most // 8  # few large ones must not keep all others out
+        if around.unfinished > most:
             self._give_up(
                 GatewayError("gateway_overloaded", "too many requests are arriving at once")
             )
@@ -285,13 +298,15 @@ class Client:
 
     def expired(self) -> None:
         """What was waited for did not come in time."""
-        if self._phase is Phase.IDLE:
+        if self._phase is Phase.IDLE and self.is_silent:
             self._close()
         elif self._phase is Phase.SENDING:
             if untaken(self.socket) < self._untaken:
                 self._give_time()
             else:
                 self._close(reset=True)
+        elif self._phase is Phase.IDLE:
+            self._receive()  # it came in this very turn
         else:
             part = "head" if self._phase is Phase.HEAD else "body"
             self._refuse(
@@ -302,7 +317,9 @@ class Client:
         if events == self._watched:
             return
         poller = self._around.poller
-        callback = self.writable if events == selectors.EVENT_WRITE else self.readable
+        callback = self.readable
+        if events != selectors.EVENT_READ:
+            callback = self.writable if events == selectors.EVENT_WRITE else self._hung_up
         if not self._watched:
             poller.register(self.socket, events, callback)
         elif events:

@@ -4,7 +4,10 @@ import contextlib
 import select
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+#: Beside the events of `selectors`: the other side has ended its sending, or the connection.
+EVENT_HANG_UP: Final = 4
 
 
 class HasFileno(Protocol):
@@ -21,6 +24,7 @@ _MASKS = {
     EVENT_READ: select.EPOLLIN,
     EVENT_WRITE: select.EPOLLOUT,
     EVENT_READ | EVENT_WRITE: select.EPOLLIN | select.EPOLLOUT,
+    EVENT_HANG_UP: select.EPOLLRDHUP,
 }
 
 

@@ -15,8 +15,8 @@ class Surroundings(Protocol):
     """What the connections of one loop share; all of it is used on the loop's thread.
 
     `unfinished` counts the bytes of requests that are not complete, of which there may be
-    `most_unfinished`. Times are seconds: `keepalive` without a request, `send_timeout` without a
-    byte that the client takes.
+    `most_unfinished`, and an eighth more for small ones. Times are seconds: `keepalive` without a
+    request, `send_timeout` without a byte that the client takes.
     """
 
     poller: Epoll

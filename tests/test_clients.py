@@ -342,8 +342,8 @@ def test_requests_that_come_together_are_dispatched_one_after_the_other(
     assert len(loop.requests) == 3
 
 
-def test_a_client_can_t_make_us_keep_much_that_comes_too_early(loop: Loop, visit: Visit) -> None:
-    visit.ask()
+def fill(loop: Loop, visit: Visit) -> int:
+    """Send requests until they are not read any more; how many bytes were taken."""
     visit.peer.setblocking(False)
     more = post(b"x" * 100) * 10_000
     sent = 0
@@ -353,11 +353,16 @@ def test_a_client_can_t_make_us_keep_much_that_comes_too_early(loop: Loop, visit
         try:
             sent += visit.peer.send(more[sent : sent + 10_000])
         except BlockingIOError:
-            return loop.watched == 0
+            return not loop.poller.turn(0)
         return False
 
     loop.turn_until(is_full, "it is not read any more")
-    assert sent < MOST_EARLY_BYTES + 600_000, "what is kept, and the kernel's buffers"
+    return sent
+
+
+def test_a_client_can_t_make_us_keep_much_that_comes_too_early(loop: Loop, visit: Visit) -> None:
+    visit.ask()
+    assert fill(loop, visit) < MOST_EARLY_BYTES + 600_000, "what is kept, and the kernel's buffers"
     visit.client.answered(End.KEEP)
     loop.turn()
     assert len(loop.requests) == 2
@@ -528,3 +533,56 @@ def test_a_client_is_silent_while_nothing_of_it_waits_to_be_read(visit: Visit) -
     assert seen() == (False, True)
     visit.peer.close()
     assert seen() == (False, False)
+
+
+def test_a_request_that_comes_when_its_time_is_over_is_taken_all_the_same(
+    loop: Loop, visit: Visit
+) -> None:
+    visit.peer.sendall(post())
+    loop.now += KEEPALIVE + STEP_SECONDS
+    loop.deadlines.expire()
+    assert len(loop.requests) == 1
+    assert not loop.ended
+
+
+def test_who_has_left_when_its_time_is_over_is_let_go(loop: Loop, visit: Visit) -> None:
+    visit.peer.close()
+    loop.now += KEEPALIVE + STEP_SECONDS
+    loop.deadlines.expire()
+    assert loop.ended == [visit.client]
+
+
+def test_large_requests_that_do_not_end_keep_small_ones_from_nothing(loop: Loop) -> None:
+    loop.most_unfinished = 400_000
+    large, small = [Visit(loop) for _ in range(4)], Visit(loop)
+    for one in large:
+        one.peer.sendall(post(bytes(200_000))[:98_000])
+    loop.turn_until(lambda: loop.unfinished > 390_000, "the large ones are there")
+    raw = post(bytes(20_000))
+    small.send(raw[:15_000])
+    assert loop.unfinished > loop.most_unfinished
+    assert small.ask(raw[15_000:]).request.body.read() == bytes(20_000)
+    large[0].peer.sendall(bytes(50_000))
+    loop.turn_until(lambda: len(loop.requests) == 2, "a large one is given up")
+    with pytest.raises(GatewayError, match="too many requests are arriving at once"):
+        loop.requests[1].request.body.read()
+    for one in (*large, small):
+        one.peer.close()
+        one.client.socket.close()
+
+
+@pytest.mark.parametrize("how", ["fin", "close"])
+def test_who_leaves_after_it_has_sent_too_much_too_early_is_seen_at_once(
+    loop: Loop, visit: Visit, how: str
+) -> None:
+    visit.ask()
+    fill(loop, visit)
+    assert not visit.client.caller.departed
+    if how == "fin":
+        visit.peer.shutdown(socket.SHUT_WR)
+    else:
+        visit.peer.close()
+    loop.turn_until(lambda: visit.client.caller.departed, "its departure is told")
+    assert loop.watched == 0, "or each turn would see it again"
+    visit.client.answered(End.KEEP)
+    loop.turn_until(lambda: loop.ended == [visit.client], "it is closed")
