@@ -45,7 +45,8 @@ def _remove_directory(path: str, owner: int) -> None:
 def _most_connections() -> int:
     """As many clients as there are file descriptors for, with one more each for its endpoint.
 
-    An eighth is left to connections that idle, and what the gateway itself needs.
+    An eighth is left to connections that idle, and what the gateway itself needs. Of those that
+    there may be the worker keeps some for saying that there are no more.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)

@@ -209,6 +209,7 @@ def _call_of(request: Any, client: Client) -> Call:
         remote=client.address[0] if isinstance(client.address, tuple) else "",
         input=request.body,
         input_ends=True,
+        surplus=client.surplus,
         caller=client.caller,
     )
 

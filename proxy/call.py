@@ -39,6 +39,7 @@ class Call:
     remote: str
     input: Input
     input_ends: bool
+    surplus: bool = False
     caller: Caller = field(default_factory=Caller)
 
     @property

@@ -24,6 +24,8 @@ _RECEIVE_BYTES: Final = 65_536
 #: Bytes of a request up to which it may still come when larger ones may not.
 _SMALL_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: Seconds in which the rest of a request must come.
+_GRANTED: Final = {Phase.HEAD: HEAD_SECONDS, Phase.BODY: BODY_LAG_SECONDS}
 #: Phases in which the client may have something to say, or leave.
 _LISTENING: Final = (Phase.HEAD, Phase.BODY, Phase.BUSY)
 
@@ -32,13 +34,13 @@ class Client:
     """One connection: a state machine on the loop's thread, driven by what the socket allows.
 
     While a request is being answered its thread may send; nothing else touches `socket` elsewhere.
-    `caller` is the latest request's.
+    `caller` is the latest request's. `surplus` says that there is no room for it to stay.
     """
 
     caller: Caller
 
     __slots__ = (
-        *("address", "caller", "deadline", "server", "slot", "socket"),
+        *("address", "caller", "deadline", "server", "slot", "socket", "surplus"),
         *("_around", "_arrival", "_charged", "_end", "_gone", "_phase", "_rest", "_returned"),
         *("_untaken", "_watched"),
     )
@@ -49,6 +51,7 @@ class Client:
         self.socket = sock
         self.address = address
         self.server = server
+        self.surplus = False
         self.deadline = math.inf
         self.slot = NEVER
         self._around = around
@@ -98,9 +101,6 @@ class Client:
         else:
             self._take(data)
 
-    @property
-    def restless(self) -> bool:
-        """Whether the client has left, or sent more, while its request was being answered."""
     def _hung_up(self, _: object = None) -> None:
         """The client has left while it is not read."""
         if self._watched != EVENT_HANG_UP:
@@ -108,12 +108,17 @@ class Client:
         self._around.settle()
         self._left()
 
+    @property
+    def restless(self) -> bool:
+        """Whether the client has left, or sent more, while its request was being answered."""
         return self._gone or self._arrival.held > 0
 
     @property
-    def idles(self) -> bool:
-        """Whether it waits for a request of which nothing has been read."""
-        return self._phase is Phase.IDLE
+    def waited(self) -> float:
+        """Seconds it has been without a request, or lags behind with one; below 0 if neither."""
+        around = self._around
+        granted = around.keepalive if self._phase is Phase.IDLE else _GRANTED.get(self._phase)
+        return -1.0 if granted is None else granted - (self.deadline - around.clock())
 
     @property
     def is_silent(self) -> bool:
@@ -300,13 +305,13 @@ class Client:
         """What was waited for did not come in time."""
         if self._phase is Phase.IDLE and self.is_silent:
             self._close()
+        elif self._phase is Phase.IDLE:
+            self._receive()  # it came in this very turn
         elif self._phase is Phase.SENDING:
             if untaken(self.socket) < self._untaken:
                 self._give_time()
             else:
                 self._close(reset=True)
-        elif self._phase is Phase.IDLE:
-            self._receive()  # it came in this very turn
         else:
             part = "head" if self._phase is Phase.HEAD else "body"
             self._refuse(

@@ -122,6 +122,10 @@ class InferenceHandler:
         self._dropped_fields = (*authorization, *tracing.fields)
         self._clock = clock
 
+    def bound(self, streams: int) -> None:
+        """Let no more `streams` run than the server can bear; before the first request."""
+        self._max_streams = min(self._max_streams, streams)
+
     def handle(self, call: Call) -> Steps[Response]:
         """Return the endpoint's answer, or the gateway's error. Raises nothing."""
         record = self._record(call, self._tracing.begin(call))
@@ -182,7 +186,7 @@ class InferenceHandler:
             raise MethodNotAllowed(["POST"])
         target = call.target
         self.authorize(call.fields.get("Authorization"))
-        yield from self._admit(place)
+        yield from self._admit(call, place)
         strategy = call.fields.get(STRATEGY_HEADER.title(), "").strip() or None
         content = read_body(call, self._max_body_bytes)
         if len(content) > _LITTLE_BYTES or call.path.startswith("/v1/audio/"):
@@ -238,12 +242,17 @@ class InferenceHandler:
         fields.append(("target-pod", answer.lease.endpoint.name))
         if strategy:
             fields.append((STRATEGY_HEADER, strategy))
-        body = AnswerBody(answer, record, self._drain, place, self._relay, call.caller)
+        relay = self._relay
+        if relay is not None and relay.link.count >= self._max_streams:
+            relay = None  # as many began at once: a thread costs more, but has descriptors
+        body = AnswerBody(answer, record, self._drain, place, relay, call.caller)
         return Response(f"{head.status} {head.reason}", fields, body)
 
-    def _admit(self, place: Place) -> Steps[None]:
+    def _admit(self, call: Call, place: Place) -> Steps[None]:
         if self._drain.over:
             raise GatewayError("gateway_draining", "the gateway is stopping")
+        if call.surplus:
+            raise GatewayError("gateway_overloaded", "the gateway has all the clients it can have")
         if not place.take(0.0):
             yield BLOCKING
             # A place comes back a moment after its client has the last byte.

@@ -53,6 +53,14 @@ class Lingering:
                 return
             self._end(client)
 
+    def cut(self, after: float, most: int) -> int:
+        """Close at most so many that have had `after` seconds; returns how many. The oldest go."""
+        latest = self._clock() + LINGER_SECONDS - after
+        due = [client for client, deadline in self._deadlines.items() if deadline < latest]
+        for client in due[:most]:
+            self._end(client)
+        return len(due[:most])
+
     def _discard(self, client: socket.socket) -> None:
         try:
             if client.recv(_RECEIVE_BYTES):

@@ -4,7 +4,6 @@ It builds on private methods of gunicorn 27.0.1, which is pinned; tests guard ea
 """
 
 import errno
-import heapq
 import logging
 import queue
 import select
@@ -24,6 +23,7 @@ from proxy.deadlines import Deadlines
 from proxy.epoll import Epoll
 from proxy.lingering import Lingering
 from proxy.refusal import refusal
+from proxy.room import HASTE_SECONDS, PAUSE_SECONDS, SPARED_SECONDS, Room
 from proxy.secure import ClientConnection, much_is_left
 from proxy.sending import End
 from proxy.tasks import Soon
@@ -44,10 +44,8 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 ACCEPT_PAUSE_SECONDS = 0.05
 #: Seconds between two log lines that say so.
 _COMPLAINT_SECONDS: Final = 1.0
-#: Of the connections there may be, the part that is given up at once when others wait; and seconds
-#: that each may take to its request all the same.
-_ROOM: Final = 1 / 16
-_SPARED_SECONDS: Final = 1.0
+#: Seconds a connection is spared while descriptors lack, which are not for connections alone.
+_PATIENCE_SECONDS: Final = 5.0
 #: How many of the largest bodies may be on their way at once.
 _BODIES_AT_ONCE: Final = 8
 #: Seconds a stopping worker waits for a request on a connection that is kept.
@@ -115,18 +113,22 @@ class GatewayWorker(ThreadWorker):
         application: Any = self.wsgi
         self._gateway = application.gateway
         settings = self._gateway.settings
+        inference = self._gateway.inference
         self._is_ssl = self.cfg.is_ssl
         self.poller.close()  # nothing is registered yet
         self.poller = Epoll()
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         self._lingering = Lingering(self.poller, self._lingered)
         self._clients: set[Client] = set()
+        self._room = Room(self.worker_connections, self._clients, self._lingering)
+        self._usual = self._room.usual
+        self.max_keepalived = min(self.max_keepalived, self._usual)
+        # The relay has two descriptors for each stream of all workers, and the same limit.
+        inference.bound(max(1, self._usual // self.cfg.workers))
         self._accepts_again = self._complains_again = self._makes_room_again = 0.0
         self._most_body = settings.max_body_bytes
-        self._wants_body = self._gateway.inference.wants_body
-        self._answering = Answering(
-            self, self._gateway.inference, settings.send_timeout, self.method_queue.defer
-        )
+        self._wants_body = inference.wants_body
+        self._answering = Answering(self, inference, settings.send_timeout, self.method_queue.defer)
         self.settle = self._answering.settle
         self.clock = time.monotonic
         self.deadlines = Deadlines(self.clock)
@@ -163,37 +165,26 @@ class GatewayWorker(ThreadWorker):
             timeout = ACCEPT_PAUSE_SECONDS
             if time.monotonic() >= self._accepts_again:
                 self._accepts_again = 0.0
-        if self.nr_conns >= self.worker_connections and self._make_room_at_times():
-            timeout = 0.0  # the next turn accepts
+        if self.nr_conns > self._usual:
+            timeout = self._relieve()
         most = self.deadlines.wait(1.0 if timeout is None else timeout)
         self.poller.turn(self.soon.wait(most))
         self.soon.expire()
         self.settle()
 
-    def _make_room_at_times(self) -> bool:
-        """Make room, but do not look through all clients at every turn in vain."""
-        if time.monotonic() < self._makes_room_again:
-            return False
-        made = self._make_room()
-        self._makes_room_again = 0.0 if made else time.monotonic() + ACCEPT_PAUSE_SECONDS
-        return made
+    def _relieve(self) -> float:
+        """Make room, but do not look at all connections in vain each turn; seconds until again."""
+        now = time.monotonic()
+        if now >= self._makes_room_again:
+            none_left = self.nr_conns >= self.worker_connections
+            hurry = none_left and self._others_wait()
+            made = self._room.make(HASTE_SECONDS if hurry else SPARED_SECONDS)
+            pause = HASTE_SECONDS if none_left else PAUSE_SECONDS
+            self._makes_room_again = now if made else now + pause
+        return self._makes_room_again - now
 
-    def _make_room(self) -> bool:
-        """Close connections that idle, those that have for the longest first, if others wait.
-
-        A server may at any time (RFC 9112 §9.5). Else whoever holds connections without a request
-        could keep everybody out. False if none was closed.
-        """
-        if not (self.alive and any(select.select([one], [], [], 0)[0] for one in self.sockets)):
-            return False
-        most = max(1, int(self.worker_connections * _ROOM))
-        latest = self.clock() + self.keepalive - _SPARED_SECONDS
-        idle = [one for one in self._clients if one.idles and one.deadline < latest]
-        oldest = heapq.nsmallest(most, idle, key=lambda client: client.deadline)
-        closed = [client for client in oldest if client.is_silent]
-        for client in closed:
-            client.expired()
-        return bool(closed)
+    def _others_wait(self) -> bool:
+        return self.alive and any(select.select([one], [], [], 0)[0] for one in self.sockets)
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection from the queue, if another worker was not faster."""
@@ -207,12 +198,15 @@ class GatewayWorker(ThreadWorker):
                 self._pause_accepting(error)
             return False
         self.nr_conns += 1
+        if self.nr_conns > self._usual:
+            self._relieve()  # so that none is refused for others that idle
         server = self._names[listener]
         if self._is_ssl:
             self.enqueue_req(ClientConnection(self.cfg, client, address, server, self._linger))
         else:
             client.setblocking(False)
             newcomer = Client(self, client, address, server)
+            newcomer.surplus = self.nr_conns > self._usual
             self._clients.add(newcomer)
             newcomer.begin()
         return True
@@ -224,7 +218,7 @@ class GatewayWorker(ThreadWorker):
             log.error("connections can't be accepted: %s", why)
         self._accepts_again = now + ACCEPT_PAUSE_SECONDS
         self.set_accept_enabled(False)
-        self._make_room()
+        self._room.make(_PATIENCE_SECONDS)
 
     def _linger(self, client: socket.socket) -> None:
         self.nr_conns += 1  # a lingering connection is one still: a stopping worker waits for it
@@ -258,6 +252,8 @@ class GatewayWorker(ThreadWorker):
 
     def dispatch(self, client: Client, incoming: Incoming) -> None:
         """Answer a request."""
+        if client.surplus and self.nr_conns <= self._usual:
+            client.surplus = False  # others have left meanwhile
         self._answering.begin(client, incoming)
 
     def run_on_thread(self, job: Callable[..., None], *arguments: Any) -> None:

@@ -23,6 +23,7 @@ class Connected:
     """What a call takes of its client."""
 
     address: tuple[Any, ...]
+    surplus: bool = False
     caller: Caller = field(default_factory=Caller)
 
 

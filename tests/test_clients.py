@@ -523,16 +523,37 @@ def test_a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing(loop
 
 
 def test_a_client_is_silent_while_nothing_of_it_waits_to_be_read(visit: Visit) -> None:
-    def seen() -> tuple[bool, bool]:
-        return visit.client.idles, visit.client.is_silent
+    def is_silent() -> bool:
+        return visit.client.is_silent
 
-    assert seen() == (True, True)
+    assert is_silent()
     visit.peer.sendall(b"P")
-    assert seen() == (True, False), "the loop has not seen it yet"
+    assert not is_silent(), "the loop has not seen it yet"
     visit.loop.turn()
-    assert seen() == (False, True)
+    assert is_silent()
     visit.peer.close()
-    assert seen() == (False, False)
+    assert not is_silent()
+
+
+def test_how_long_a_client_keeps_us_waiting(loop: Loop, visit: Visit) -> None:
+    loop.now += 20
+    assert visit.client.waited == 20, "without a request"
+    body = bytes(10_000)
+    raw = post(body)
+    visit.send(raw[:5])
+    loop.now += 3
+    assert visit.client.waited == 3, "for the rest of a head"
+    visit.send(raw[5 : -len(body)])
+    loop.now += 2
+    visit.send(body[: int(2 * BODY_RATE)])
+    assert visit.client.waited == 0, "as fast as it must be"
+    loop.now += 4
+    assert visit.client.waited == 4, "for the rest of a body"
+    visit.ask(body[int(2 * BODY_RATE) :])
+    assert visit.client.waited < 0, "now it waits for us"
+    visit.client.answered(End.KEEP, bytes(5_000_000))
+    loop.now += 5
+    assert visit.client.waited < 0, "and takes its time with the answer"
 
 
 def test_a_request_that_comes_when_its_time_is_over_is_taken_all_the_same(

@@ -123,3 +123,20 @@ def test_a_connection_that_is_closed_already_is_over(loop: Loop, pair: Pair) -> 
     loop.lingering.add(server)
     assert loop.ended == 1
     assert loop.watched == 0
+
+
+def test_those_that_have_lingered_longest_are_cut_where_room_is_needed(loop: Loop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pairs = []
+        for _ in range(3):
+            client = socket.create_connection(listener.getsockname(), 5.0)
+            pairs.append((listener.accept()[0], client))
+            loop.lingering.add(pairs[-1][0])
+            loop.now += 1
+    assert loop.lingering.cut(after=1.5, most=1) == 1
+    assert loop.lingering.cut(after=1.5, most=9) == 1
+    assert loop.ended == 2
+    assert [server.fileno() == -1 for server, _ in pairs] == [True, True, False]
+    for server, client in pairs:
+        server.close()
+        client.close()

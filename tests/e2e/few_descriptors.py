@@ -1,10 +1,11 @@
-"""The gateway's own configuration, in a process that may have 64 file descriptors."""
+"""The gateway's own configuration, in a process that may have `DESCRIPTORS`, by default 64."""
 
+import os
 import resource
 import runpy
 from pathlib import Path
 
-DESCRIPTORS = 64
+DESCRIPTORS = int(os.environ.get("DESCRIPTORS", "64"))
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 _ours = runpy.run_path(str(Path(__file__).parents[2] / "gunicorn.conf.py"))
