@@ -5,10 +5,12 @@ It builds on private methods of gunicorn 27.0.1, which is pinned; tests guard ea
 
 import errno
 import logging
+import os
 import queue
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -252,9 +254,21 @@ class GatewayWorker(ThreadWorker):
 
     def dispatch(self, client: Client, incoming: Incoming) -> None:
         """Answer a request."""
+        self._count()
         if client.surplus and self.nr_conns <= self._usual:
             client.surplus = False  # others have left meanwhile
         self._answering.begin(client, incoming)
+
+    def _count(self) -> None:
+        """One more request; after the last of this worker ask for a reload, which replaces all.
+
+        To end, as gthread does, would leave nobody to accept until the last stream is over.
+        """
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.max_requests = sys.maxsize
+            log.info("it has had %d requests, and asks for a reload", self.nr)
+            os.kill(self.ppid, signal.SIGHUP)
 
     def run_on_thread(self, job: Callable[..., None], *arguments: Any) -> None:
         """Do what may block."""
@@ -276,6 +290,7 @@ class GatewayWorker(ThreadWorker):
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer one request under TLS; false if its connection must be closed."""
+        self._count()
         response, environ = create(req, conn.sock, conn.client, conn.server, self.cfg)
         application: Any = self.wsgi
         content = application(environ, response.start_response)

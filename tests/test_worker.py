@@ -1,23 +1,27 @@
 """What the worker assumes of gunicorn's private parts. Fails first when gunicorn is changed."""
 
 import inspect
+import re
 import socket
+import time
 from typing import Any
 
 import gunicorn
 import pytest
-from gunicorn import sock, util
+from gunicorn import arbiter, sock, util
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http import body, message, unreader, wsgi
-from gunicorn.workers import gthread
+from gunicorn.workers import base, gthread
 from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from proxy.answering import AnswerHead, create, end_of
-from proxy.arrival import Arrival
+from proxy.arrival import Arrival, _Memory
 from proxy.secure import ClientConnection
 from proxy.sending import Collected, End
 from proxy.threads import Threads
 from proxy.worker import GatewayWorker
+from tests.harness import ROOT
 from tests.test_arrival import ADDRESS, CONFIG
 from tests.wire import post
 
@@ -26,6 +30,11 @@ WRITTEN_FOR = "27.0.1"
 
 def source(of: Any) -> str:
     return inspect.getsource(of)
+
+
+def source_of_configuration(begin: str, end: str) -> str:
+    """What stands between two marks of the gateway's own configuration."""
+    return (ROOT / "gunicorn.conf.py").read_text().partition(begin)[2].partition(end)[0]
 
 
 def test_gunicorn_is_the_version_the_worker_was_written_for() -> None:
@@ -53,6 +62,7 @@ OVERRIDDEN = [
     (ClientConnection, TConn, "close"),
     (AnswerHead, wsgi.Response, "default_headers"),
     (AnswerHead, wsgi.Response, "process_headers"),
+    (_Memory, unreader.Unreader, "chunk"),
 ]
 
 
@@ -124,6 +134,19 @@ ASSUMED = {
         ThreadWorker.__init__,
         "self.max_keepalived = self.cfg.worker_connections - self.cfg.threads",
     ),
+    "the signals of the arbiter wait in a queue": (
+        Arbiter.__init__,
+        "self.SIG_QUEUE = queue.SimpleQueue()",
+    ),
+    "where its handlers put them": (Arbiter.signal, "self.SIG_QUEUE.put_nowait(sig)"),
+    "workers are numbered from one": (Arbiter.spawn_worker, "self.worker_age += 1"),
+    "and know their number": (base.Worker.__init__, "self.age = age"),
+    "requests are counted from none": (base.Worker.__init__, "self.nr = 0"),
+    "up to a number that may be none": (
+        base.Worker.__init__,
+        "self.max_requests = sys.maxsize",
+    ),
+    "a worker knows whom to ask for a reload": (base.Worker.__init__, "self.ppid = ppid"),
     "a signal sets alive": (ThreadWorker.handle_exit, "self.alive = False"),
     "callbacks are put in a queue": (PollableMethodQueue.defer, "partial(callback, *args)"),
     "accepted sockets inherit that they send at once": (
@@ -157,6 +180,17 @@ def test_gunicorn_does_as_the_worker_assumes(what: str) -> None:
 
 def test_what_is_overdue_is_looked_for_in_every_turn() -> None:
     assert source(ThreadWorker.run).count("self.murder_pending()") == 2
+
+
+def test_the_end_of_the_loop_is_told_once() -> None:
+    assert source(ThreadWorker.run).count("self._cap_keepalive(") == 1
+
+
+def test_of_the_time_the_arbiter_wants_what_its_replacement_has() -> None:
+    assert vars(arbiter)["time"] is time, "it looks up `time` in its module each time"
+    wanted = set(re.findall(r"\btime\.(\w+)", source(arbiter)))
+    given = source_of_configuration("gunicorn.arbiter.time = SimpleNamespace(", ")\n")
+    assert wanted == set(re.findall(r"(\w+)=", given))
 
 
 def test_of_the_threads_gunicorn_only_wants_the_end() -> None:
