@@ -1,7 +1,6 @@
 """An inference request from its arrival to the answer that goes back: the order of the steps."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -25,7 +24,7 @@ from proxy.headers import for_client, request_id
 from proxy.hold import Hold
 from proxy.keys import ApiKeys, UpstreamKey
 from proxy.naming import Named, Naming
-from proxy.places import Place
+from proxy.places import Place, Places
 from proxy.record import RequestRecord
 from proxy.relayed import StreamRelay
 from proxy.request import InferenceRequest
@@ -44,8 +43,6 @@ STRATEGY_HEADER = "routing-strategy"
 SESSION_HEADER = "x-session-id"
 #: The status under which logs and metrics have a request whose client left, as nginx has it.
 _CLIENT_LEFT = 499
-#: Seconds a request waits for a place. So short that refusals need few threads.
-_PLACE_SECONDS = 0.005
 #: Bytes of a JSON body that is looked through in a millisecond or two, however it is made.
 _LITTLE_BYTES = 8192
 #: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
@@ -109,7 +106,7 @@ class InferenceHandler:
         self.naming = naming
         self._hold = hold
         self.paths = frozenset(paths)
-        self._places = threading.BoundedSemaphore(capacity)
+        self._places = Places(capacity)
         self._capacity = capacity
         self._max_body_bytes = max_body_bytes
         self._retry_after = retry_after
@@ -253,14 +250,11 @@ class InferenceHandler:
             raise GatewayError("gateway_draining", "the gateway is stopping")
         if call.surplus:
             raise GatewayError("gateway_overloaded", "the gateway has all the clients it can have")
-        if not place.take(0.0):
-            yield BLOCKING
-            # A place comes back a moment after its client has the last byte.
-            if not place.take(_PLACE_SECONDS):
-                raise GatewayError(
-                    "gateway_overloaded",
-                    f"the gateway is answering {self._capacity} requests, which is all it can",
-                )
+        if not (place.take() or (yield from place.wait())):
+            raise GatewayError(
+                "gateway_overloaded",
+                f"the gateway is answering {self._capacity} requests, which is all it can",
+            )
         if self._relay is not None and self._relay.link.count >= self._max_streams:
             raise GatewayError(
                 "gateway_overloaded", f"{self._max_streams} streams run, which is all there may be"

@@ -19,7 +19,7 @@ from proxy.connection import Connection
 from proxy.drain import Drain
 from proxy.forwarder import Answer
 from proxy.framing import parse_head
-from proxy.places import Place
+from proxy.places import Place, Places
 from proxy.pool import ConnectionPool
 from proxy.record import RequestRecord
 from proxy.relayed import last_events, order_of
@@ -82,7 +82,7 @@ def by_the_plain_path(fields: list[str], pieces: list[bytes], received: bytes = 
     answer = answer_of(fields, sender.connection, received)
     record = RequestRecord("id", "POST", "/", time.monotonic)
     drain = Drain(ENOUGH, lambda: None)
-    body = AnswerBody(answer, record, drain, Place(threading.Semaphore()), None, Caller())
+    body = AnswerBody(answer, record, drain, Place(Places(1)), None, Caller())
     contents: list[bytes] = []
     broken: list[bool] = []
 

@@ -1,20 +1,24 @@
 """A gateway that has all the work it can do says so at once, and stays visible."""
 
-import math
+import selectors
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import requests
 
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
+from tests.e2e.crowd import p99, wires
 from tests.harness import GatewayProcess, wait_for
-from tests.wire import Wire, behaving
+from tests.wire import Wire, behaving, chat_body, post
 
 CAPACITY = 8
+#: Requests at once.
+BURST = 50
 
 
 @contextmanager
@@ -25,11 +29,6 @@ def busy(gateway: GatewayProcess) -> Iterator[None]:
             clients.enter_context(Wire(gateway.port)).send(behaving("stall-before-head"))
         wait_for(lambda: gateway.in_flight() == CAPACITY, "all places are taken")
         yield
-
-
-def p99(times: list[float]) -> float:
-    """The time that one of a hundred exceeds."""
-    return sorted(times)[math.ceil(len(times) * 0.99) - 1]
 
 
 def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_places_are_taken(
@@ -53,6 +52,42 @@ def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_plac
     wait_for(lambda: gateway.in_flight() == 0, "the places are free again")
     assert gateway.metric("gateway_client_aborts_total", phase="waiting") == CAPACITY
     assert gateway.metric("gateway_in_flight") == 0
+
+
+def test_a_burst_is_refused_within_50_ms_while_long_prompts_hold_the_threads(
+    cluster: Cluster, start_gateway: GatewayFactory
+) -> None:
+    cluster.model("llama", engine=Engine(tokens=1, first_token_seconds=60))
+    gateway = start_gateway(threads=str(CAPACITY)).ready()
+    took: list[float] = []
+    with ExitStack() as clients:
+        for _ in range(CAPACITY):
+            prompt = post(chat_body(user="u" * 20_000))
+            clients.enter_context(Wire(gateway.port)).send(prompt)
+        wait_for(lambda: gateway.in_flight() == CAPACITY, "all places are taken")
+        for _ in range(10):
+            took += times_of_refusals(gateway, BURST)
+    assert p99(took) < 0.05
+
+
+def times_of_refusals(gateway: GatewayProcess, count: int) -> list[float]:
+    """Ask so often at once, and return the seconds until each refusal."""
+    sent: dict[Any, float] = {}
+    took: list[float] = []
+    with wires(gateway.port, count) as clients, selectors.DefaultSelector() as answers:
+        for client in clients:
+            answers.register(client.socket, selectors.EVENT_READ)
+        assert gateway.get("/healthz").status_code == 200, "all of them are accepted"
+        for client in clients:
+            sent[client.socket] = time.monotonic()
+            client.send(post())
+        while len(took) < count:
+            for key, _ in answers.select():
+                took.append(time.monotonic() - sent[key.fileobj])
+                answers.unregister(key.fileobj)
+        refused = [client.read_to_the_end() for client in clients]
+    assert {answer.value("x-gateway-error") for answer in refused} == {"gateway_overloaded"}
+    return took
 
 
 def test_every_place_comes_back_however_its_request_ended(
