@@ -208,8 +208,8 @@ class Settings:
         if settings.protect_views and not settings.api_keys_file:
             allowed = "false, unless GATEWAY_API_KEYS_FILE says which keys are valid"
             raise SettingsError("GATEWAY_PROTECT_VIEWS", "true", allowed)
-        if settings.hold_seconds and settings.hold_requests > settings.threads:
-            allowed = f"at most GATEWAY_THREADS, which is {settings.threads}"
+        if settings.hold_seconds and settings.hold_requests > settings.threads // 2:
+            allowed = f"at most {settings.threads // 2}, half of GATEWAY_THREADS"
             raise SettingsError("GATEWAY_HOLD_REQUESTS", f"{settings.hold_requests}", allowed)
         return settings
 

@@ -193,7 +193,9 @@ class InferenceHandler:
         if named.alias is not None:
             record.is_alias(named.alias)
         choose = partial(self._choose, call, named, strategy, record)
-        candidates = yield from self._hold.until_ready(choose, call.caller, record)
+        candidates = yield from self._hold.until_ready(
+            named.model or "", choose, call.caller, record
+        )
         own_fields = _own_fields(call, record.request_id)
         if self._upstream_key:
             own_fields["Authorization"] = self._upstream_key.authorization()

@@ -90,13 +90,15 @@ def test_a_hold_out_of_bounds_is_refused(name: str, text: str, allowed: str) -> 
     assert str(caught.value).startswith(f"{name}={text!r}")
 
 
-def test_no_more_requests_may_be_held_than_there_are_threads_where_any_are() -> None:
+def test_half_of_the_threads_are_left_to_requests_that_are_not_held() -> None:
     few = {"GATEWAY_THREADS": "8"}
     assert Settings.from_environ(few).hold_requests == 64  # of no meaning without a time
     with pytest.raises(SettingsError) as caught:
         Settings.from_environ(few | {"GATEWAY_HOLD_SECONDS": "5"})
     assert str(caught.value) == (
-        "GATEWAY_HOLD_REQUESTS='64' is not valid: expected at most GATEWAY_THREADS, which is 8"
+        "GATEWAY_HOLD_REQUESTS='64' is not valid: expected at most 4, half of GATEWAY_THREADS"
     )
-    held = few | {"GATEWAY_HOLD_SECONDS": "5", "GATEWAY_HOLD_REQUESTS": "8"}
+    held = few | {"GATEWAY_HOLD_SECONDS": "5", "GATEWAY_HOLD_REQUESTS": "4"}
     assert Settings.from_environ(held).hold_seconds == 5
+    with pytest.raises(SettingsError, match="GATEWAY_HOLD_REQUESTS='5'"):
+        Settings.from_environ(held | {"GATEWAY_HOLD_REQUESTS": "5"})

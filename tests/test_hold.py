@@ -34,19 +34,19 @@ class Cluster:
 class Request:
     """One request on a thread of its own; `outcome` is what it got, or what was raised."""
 
-    def __init__(self, hold: Hold, cluster: Cluster) -> None:
+    def __init__(self, hold: Hold, cluster: Cluster, model: str = "m") -> None:
         self.caller = Caller()
         self.outcome: Any = None
         self.waited = -1.0
-        self._thread = threading.Thread(target=self._run, args=(hold, cluster))
+        self._thread = threading.Thread(target=self._run, args=(hold, cluster, model))
         self._thread.start()
 
     def held(self, seconds: float) -> None:
         self.waited = seconds
 
-    def _run(self, hold: Hold, cluster: Cluster) -> None:
+    def _run(self, hold: Hold, cluster: Cluster, model: str) -> None:
         try:
-            self.outcome = carry_out(hold.until_ready(cluster.choose, self.caller, self))
+            self.outcome = carry_out(hold.until_ready(model, cluster.choose, self.caller, self))
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.outcome = error
 
@@ -79,7 +79,7 @@ Counted = Callable[[], dict[str, float]]
 def test_where_an_endpoint_is_ready_nobody_waits_or_is_counted(counted: Counted) -> None:
     cluster = Cluster()
     cluster.ready = True
-    steps = Hold(60, 1).until_ready(cluster.choose, Caller(), Request(Hold(0, 1), cluster))
+    steps = Hold(60, 1).until_ready("m", cluster.choose, Caller(), Request(Hold(0, 1), cluster))
     with pytest.raises(StopIteration) as done:
         next(steps)
     assert done.value.value == "pod"
@@ -131,7 +131,7 @@ def test_nobody_looks_again_unless_something_has_changed() -> None:
 
 def test_who_waits_must_not_do_so_on_a_loop() -> None:
     hold, cluster = Hold(60, 1), Cluster()
-    steps = hold.until_ready(cluster.choose, Caller(), Request(Hold(0, 1), Cluster()))
+    steps = hold.until_ready("m", cluster.choose, Caller(), Request(Hold(0, 1), Cluster()))
     assert next(steps) is BLOCKING
     cluster.ready = True
     with pytest.raises(StopIteration) as done:
@@ -165,7 +165,7 @@ def test_changes_do_not_lengthen_the_time() -> None:
 
 
 def test_one_more_than_may_wait_is_told_so_at_once(counted: Counted) -> None:
-    hold, cluster = Hold(600, 2), Cluster()
+    hold, cluster = Hold(600, 4), Cluster()
     before = held()
     first, second = Request(hold, cluster), Request(hold, cluster)
     wait_for(lambda: held() == before + 2, "two wait")
@@ -183,24 +183,52 @@ def test_one_more_than_may_wait_is_told_so_at_once(counted: Counted) -> None:
     assert counted() == {"full": 1, "left": 1, "ready": 2}
 
 
+def test_no_model_takes_the_places_that_another_needs(counted: Counted) -> None:
+    hold, cluster = Hold(600, 8), Cluster()
+    before = held()
+    waiting = []
+    for model, places in [("a", 4), ("b", 2), ("c", 1), ("d", 1)]:
+        for _ in range(places):
+            waiting.append(Request(hold, cluster, model))
+            wait_for(lambda: held() == before + len(waiting), "it waits")
+        if model != "c":  # beside which one place is free
+            assert isinstance(Request(hold, cluster, model).end(), NoReadyEndpoints)
+    assert counted() == {"full": 3}
+    error = Request(hold, cluster, "e").end()
+    assert str(error) == f"{cluster.why}, and 8 requests wait for an endpoint already"
+    cluster.ready = True
+    hold.changed()
+    assert {request.end() for request in waiting} == {"pod"}
+
+
 def test_a_client_that_has_left_already_does_not_wait(counted: Counted) -> None:
     hold = Hold(600, 1)
     caller = Caller()
     caller.depart()
-    steps = hold.until_ready(Cluster().choose, caller, Request(Hold(0, 1), Cluster()))
+    steps = hold.until_ready("m", Cluster().choose, caller, Request(Hold(0, 1), Cluster()))
     with pytest.raises(ClientLeft):
         carry_out(steps)
     assert counted() == {"left": 1}
 
 
-def test_a_model_that_goes_while_a_request_waits_for_it_is_unknown(counted: Counted) -> None:
+@pytest.mark.parametrize(
+    ("why", "result"),
+    [
+        (ModelUnknown("the model 'm' does not exist"), "model_gone"),
+        (EndpointsStale("old"), "stale"),
+        (ZeroDivisionError(), "internal_error"),
+    ],
+)
+def test_what_ends_a_wait_before_its_time_has_its_own_name(
+    why: Exception, result: str, counted: Counted
+) -> None:
     hold, cluster = Hold(600, 1), Cluster()
     request = Request(hold, cluster)
     wait_for(lambda: cluster.asked == 2, "it waits")
-    cluster.why = ModelUnknown("the model 'm' does not exist")
+    cluster.why = why
     hold.changed()
-    assert request.end() is cluster.why
-    assert counted() == {"timeout": 1}
+    assert request.end() is why
+    assert counted() == {result: 1}
 
 
 def test_at_the_end_nobody_waits_any_more(counted: Counted) -> None:
@@ -210,7 +238,7 @@ def test_at_the_end_nobody_waits_any_more(counted: Counted) -> None:
     hold.end()
     assert isinstance(waiting.end(), NoReadyEndpoints)
     assert isinstance(Request(hold, cluster).end(), NoReadyEndpoints)
-    assert counted() == {"timeout": 2}
+    assert counted() == {"draining": 2}
     cluster.ready = True
     assert Request(hold, cluster).end() == "pod"
 

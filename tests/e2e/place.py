@@ -70,6 +70,7 @@ def environment_of(cluster: Cluster, directory: Path, **settings: str) -> dict[s
         "KUBECONFIG": str(cluster.kubeconfig(directory / "kubeconfig")),
         "GATEWAY_ALLOW_LOOPBACK": "true",
         "GATEWAY_THREADS": "64",
+        "GATEWAY_HOLD_REQUESTS": "32",
         "GATEWAY_GRACE_SECONDS": "10",
         **{f"GATEWAY_{name.upper()}": value for name, value in settings.items()},
     }
