@@ -152,9 +152,23 @@ def test_a_strategy_that_is_none_is_refused_with_what_there_is(here: Place) -> N
         assert "prefix-cache:2,least-busy:1" in error["message"]
 
 
-def test_aibrix_names_are_known(here: Place) -> None:
-    model = deploy(here, "names", pods=1)
-    assert chosen(here, model, "least-busy-time", 1)
+def test_aibrix_names_choose_by_what_comes_nearest_here(here: Place) -> None:
+    """Engines that report nothing let the metric tell which strategy missed their reports."""
+    model = deploy(here, "names", dialect="none")
+
+    def fallbacks() -> Counter[str]:
+        return Counter(here.gateway.counted("gateway_strategy_fallbacks_total", by="strategy"))
+
+    for name, nearest in {
+        "least-busy-time": "least-busy",
+        "least-gpu-cache": "least-kv-cache",
+        "least-utilization": "least-busy",
+        "load-balance": "least-busy",
+        "prefix-cache-preble": "prefix-cache",
+    }.items():
+        before = fallbacks()
+        assert chosen(here, model, name, 2)
+        assert fallbacks() - before == {nearest: 2}, name
 
 
 def test_two_gateways_agree_on_sessions(
