@@ -43,7 +43,7 @@ def beginning(body: bytes, most: int) -> bytes:
     to the body's end. Bytes that are no JSON give something or nothing, but no error.
     """
     spans: _Spans = {}
-    text, at = body[:most].decode("latin-1"), 0  # a character for each byte
+    text, at = str(memoryview(body)[:most], "latin-1"), 0  # a character for each byte
     while member := _MEMBER.match(text, at):
         name, start = member[1], member.end()
         at = 0 if name in _LONG and not _worth_reading(body, start) else _after(text, start)
