@@ -27,7 +27,7 @@ from proxy.naming import Named, Naming
 from proxy.places import Place, Places
 from proxy.record import RequestRecord
 from proxy.relayed import StreamRelay
-from proxy.request import InferenceRequest
+from proxy.request import LITTLE_BYTES, InferenceRequest
 from proxy.response import Response
 from proxy.steps import BLOCKING, Steps
 from proxy.trace import OFF, Trace, Tracing
@@ -43,8 +43,6 @@ STRATEGY_HEADER = "routing-strategy"
 SESSION_HEADER = "x-session-id"
 #: The status under which logs and metrics have a request whose client left, as nginx has it.
 _CLIENT_LEFT = 499
-#: Bytes of a JSON body that is looked through in a millisecond or two, however it is made.
-_LITTLE_BYTES = 8192
 #: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
 INFERENCE_PATHS = tuple(
     f"/v1/{name}"
@@ -186,7 +184,7 @@ class InferenceHandler:
         yield from self._admit(call, place)
         strategy = call.fields.get(STRATEGY_HEADER.title(), "").strip() or None
         content = read_body(call, self._max_body_bytes)
-        if len(content) > _LITTLE_BYTES or call.path.startswith("/v1/audio/"):
+        if len(content) > LITTLE_BYTES or call.path.startswith("/v1/audio/"):
             yield BLOCKING  # looking through it takes time, through a form even more
         named = self.naming.of(call, content)
         del content  # of which `named` may have a changed copy

@@ -1,13 +1,13 @@
 """An inference request, and how its model is found in its body."""
 
-import gc
 import io
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
@@ -16,13 +16,18 @@ from werkzeug.http import parse_options_header
 from proxy.aliases import json_string, replaced, span_in_form, span_in_json
 from proxy.caller import Caller
 from proxy.errors import GatewayError
+from proxy.scan import model_in
 
 #: As many as engines take; each costs time.
 _MAX_FORM_PARTS = 1000
-#: From so many bytes on, bodies are looked through one after the other, by whoever holds the lock.
-#: Short strings take thirteen times their size then, empty lists twenty times: of one body, not of
-#: all that come at once. No time is lost, because Python would only take turns.
-_LARGE_BYTES = 262_144
+#: Bytes of a body that is looked through in a millisecond or two, however it is made. Larger ones
+#: are looked through one after the other, by whoever holds the lock: no time is lost, because
+#: Python would only take turns, and others than the loop would have them.
+LITTLE_BYTES: Final = 8192
+#: From so many bytes on no other thread would run for too long while `json` is at it.
+_LARGE_BYTES: Final = 262_144
+#: Seconds after which who looks through a body lets others run, if they want to: the loop does.
+_TURN_SECONDS: Final = 0.0005
 _looking = threading.Lock()
 _GZIP = b"\x1f\x8b"
 _NOTHING: dict[str, Any] = {}
@@ -55,14 +60,15 @@ def model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
     read differently (two `model`s, `NaN`) is invalid: the endpoint must not see another model
     than the gateway did. May block while another thread looks through a large one.
     """
-    if len(body) < _LARGE_BYTES:
+    if len(body) <= LITTLE_BYTES:
         return _model_of(body, content_type, may_be_form=may_be_form)
     with _looking:
-        gc.disable()  # a million lists would be looked at again and again, while nobody else runs
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN_SECONDS)
         try:
             return _model_of(body, content_type, may_be_form=may_be_form)
         finally:
-            gc.enable()
+            sys.setswitchinterval(usual)
 
 
 def renamed(body: bytes, content_type: str, model: str, *, may_be_form: bool) -> bytes:
@@ -71,7 +77,7 @@ def renamed(body: bytes, content_type: str, model: str, *, may_be_form: bool) ->
     Every other byte stays as it came. Raises `GatewayError` with `invalid_body` for a form whose
     field can't hold that name. May block as `model_of` does.
     """
-    with _looking if len(body) >= _LARGE_BYTES else nullcontext():
+    with _looking if len(body) > LITTLE_BYTES else nullcontext():
         if not _is_form(content_type, may_be_form=may_be_form):
             return replaced(body, span_in_json(body), json_string(model))
         _, options = parse_options_header(content_type)
@@ -87,10 +93,13 @@ def _is_form(content_type: str, *, may_be_form: bool) -> bool:
 
 
 def _model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
+    model: object
     if _is_form(content_type, may_be_form=may_be_form):
         model = _form_model(body, content_type)
-    else:
+    elif len(body) < _LARGE_BYTES:
         model = _json_object(body).get("model")
+    else:
+        model = _scanned_model(body)
     if model is None or model == "":
         raise GatewayError("missing_model", "the request names no model")
     if not isinstance(model, str):
@@ -111,6 +120,13 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise GatewayError("invalid_body", "the body is not a JSON object")
     return document
+
+
+def _scanned_model(body: bytes) -> object:
+    try:
+        return model_in(body)
+    except ValueError as error:
+        raise GatewayError("invalid_body", f"the body is no valid JSON object: {error}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
