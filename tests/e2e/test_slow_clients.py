@@ -1,6 +1,7 @@
 """Clients that are slow to ask, or to go, cost nobody else anything."""
 
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,12 +67,18 @@ def test_a_crowd_of_slow_clients_slows_neither_probes_nor_requests(here: Place) 
         answer = here.exchange(post(chat_body(stream=stream)))
         assert (answer.status, answer.complete) == (200, True)
 
+    def seconds_of_requests() -> list[float]:
+        return [timed(lambda n=number: ask(n % 2 == 0)) for number in range(60)]  # type: ignore[misc]
+
+    before = seconds_of_requests()
     with crowded(here):
         health = seconds_of_health(here, 150)
-        requests = [timed(lambda n=number: ask(n % 2 == 0)) for number in range(60)]  # type: ignore[misc]
+        requests = seconds_of_requests()
         health += seconds_of_health(here, 50)
+    before += seconds_of_requests()
     assert p99(health) < 0.05
-    assert max(requests) < 1.0
+    assert statistics.median(requests) < 2 * statistics.median(before) + 0.005
+    assert p99(requests) < 2 * p99(before) + 0.05
 
 
 def test_in_a_crowd_and_with_all_places_taken_health_and_refusals_take_less_than_50_ms(
