@@ -105,14 +105,21 @@ Event = tuple[float, int, Callable[[], None]]
 class Fleet:
     """`replicas` gateways before engines of these paces."""
 
-    def __init__(self, paces: Sequence[Pace], strategy: str, replicas: int, seed: int) -> None:
+    def __init__(
+        self,
+        paces: Sequence[Pace],
+        strategy: str,
+        replicas: int,
+        seed: int,
+        gateway: type[Gateway] = Gateway,
+    ) -> None:
         self._clock = Clock()
         self._engines = [EngineModel(pace) for pace in paces]
         endpoints = [Endpoint(f"10.0.0.{number + 1}", 8000) for number in range(len(paces))]
         self._numbers = {endpoint.key: number for number, endpoint in enumerate(endpoints)}
         self._pairs = list(zip(endpoints, self._engines, strict=True))
         self._gateways = [
-            Gateway(endpoints, strategy, self._clock, f"{seed}-{number}")
+            gateway(endpoints, strategy, self._clock, f"{seed}-{number}")
             for number in range(replicas)
         ]
         self._events: list[Event] = []
@@ -153,11 +160,15 @@ class Fleet:
         self._at(when, scrape)
 
     def _arrive(self, request: Request) -> None:
-        gateway = self._gateways[int(request.dice * len(self._gateways))]
-        lease = gateway.send(request)
         job = Job(request.prefix, request.prompt_tokens, request.output_tokens)
-        self._open[job] = (request, lease, self._clock.now)
-        number = self._numbers[lease.endpoint.key]
+        number = request.engine
+        if number is None:
+            gateway = self._gateways[int(request.dice * len(self._gateways))]
+            lease = gateway.send(request)
+            self._open[job] = (request, lease, self._clock.now)
+            number = self._numbers[lease.endpoint.key]
+        else:
+            self._expected -= 1  # nobody here sees its answer
         self._engines[number].submit(self._clock.now, job)
         self._wake_at_next(number)
 
@@ -171,6 +182,8 @@ class Fleet:
         if serial != self._wakes[number]:
             return  # something came between
         for job in self._engines[number].advance(self._clock.now):
+            if job not in self._open:
+                continue  # another client's
             if job.first_token_at == self._clock.now:
                 self._open[job][1].first_byte(self._clock.now)
             if job.ended_at == self._clock.now:

@@ -1,11 +1,12 @@
 """The report: tables and charts of what strategies come to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.charts import Bar, chart
 from bench.strategies.expectations import Expectation
 from bench.strategies.figures import (
+    ALLOWED,
     HITS,
     P50,
     P99,
@@ -20,6 +21,8 @@ from bench.strategies.figures import (
 from bench.strategies.workloads import ENGINES, WORKLOADS
 
 FOLDER = Path(__file__).parent / "report"
+#: The README has the summary between these lines.
+BEGIN, END = "<!-- strategies: make bench-strategies writes this -->\n", "<!-- /strategies -->\n"
 #: File, workload, measure and its name of each chart.
 CHARTS = (
     ("shared-prefix-p50", "shared-prefix", P50, "median"),
@@ -33,9 +36,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-Write = Callable[[Results, Case, Measure], str]
-
-
 def _milliseconds(results: Results, case: Case, of: Measure) -> str:
     return f"{middle(results[case], of) * 1e3:,.0f}"
 
@@ -45,7 +45,7 @@ def _part(results: Results, case: Case, of: Measure) -> str:
 
 
 class Report:
-    """Writes what was found; the first and the last of `gateways` are compared in the summary."""
+    """Writes what was found. The summary is of the fewest and the most `gateways`."""
 
     def __init__(self, results: Results, requests: int, seeds: Sequence[int]) -> None:
         self._results = results
@@ -56,30 +56,26 @@ class Report:
         self.strategies = list(dict.fromkeys(case.strategy for case in results))
 
     def summary(self) -> str:
-        """The short table: the time to the first token behind one gateway and behind many.
+        """The short tables: one for the fewest gateways, and one for the most."""
+        counts = dict.fromkeys((self.gateways[0], self.gateways[-1]))
+        return "\n\n".join(self._short(count) for count in counts)
 
-        And for workloads that caches help with, what part of the prompts was found in them.
-        """
+    def _short(self, gateways: int) -> str:
+        """Times to the first token, and what was found in caches where they help."""
         helped = [name for name in self.workloads if WORKLOADS[name].repeats]
-        told = [f"{name}, {WORKLOADS[name].tells}" for name in self.workloads]
-        head = ["ms", *told, *(f"{name}, cached" for name in helped)]
+        many = "gateways" if gateways > 1 else "gateway"
+        head = [f"{gateways} {many}", *self.workloads, *(f"{name}, cached" for name in helped)]
         rows = []
         for strategy in self.strategies:
-            row = [f"`{strategy}`"]
-            for name in self.workloads:
-                of = P50 if WORKLOADS[name].tells == "p50" else P99
-                row.append(self._change(name, strategy, of, _milliseconds))
-            row.extend(self._change(name, strategy, HITS, _part) for name in helped)
-            rows.append(row)
+            cases = {name: Case(name, gateways, strategy) for name in self.workloads}
+            times = (
+                f"{_milliseconds(self._results, case, P50)} / "
+                f"{_milliseconds(self._results, case, P99)}"
+                for case in cases.values()
+            )
+            found = (_part(self._results, cases[name], HITS) for name in helped)
+            rows.append([f"`{strategy}`", *times, *found])
         return _table(head, rows)
-
-    def _change(self, name: str, strategy: str, of: Measure, write: Write) -> str:
-        """A figure behind the fewest gateways, and what becomes of it behind the most."""
-        few, many = (
-            write(self._results, Case(name, count, strategy), of)
-            for count in (self.gateways[0], self.gateways[-1])
-        )
-        return few if len(self.gateways) == 1 else f"{few} → {many}"
 
     def workload(self, name: str) -> str:
         """All figures of one workload."""
@@ -127,11 +123,12 @@ class Report:
                 requests=f"{self._requests:,}",
                 seeds=", ".join(map(str, self._seeds)),
                 gateways=", ".join(map(str, self.gateways)),
+                p50=ALLOWED["p50"],
+                p99=ALLOWED["p99"],
             ),
             "## Summary",
-            "Time to the first token in milliseconds (the median, or the p99 where that tells "
-            "more), and what part of the prompts' tokens was found in caches, by the number of "
-            f"gateways: {self.gateways[0]} → {self.gateways[-1]}.",
+            "Milliseconds to the first token, p50 / p99, and the part of the prompts' tokens that "
+            "was found in caches.",
             self.summary(),
             *(f"![{title}]({file}.svg)" for file, title, _ in self._charts()),
             "## Expectations",
@@ -177,6 +174,15 @@ class Report:
         return charts
 
 
+def with_summary(page: str, summary: str) -> str:
+    """The README with another summary in its place; ValueError if it has none."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"no place for the summary: {BEGIN.strip()} … {END.strip()}")
+    return f"{before}{begin}{summary}\n{end}{after}"
+
+
 _EXPLANATION = """\
 {engines} modelled engines (continuous batching, a queue, a KV cache in blocks of 16 tokens that
 shares prefixes and forgets the least recently used) behind {gateways} gateways, in virtual time.
@@ -184,7 +190,11 @@ The gateways are the product's own router, strategies and counts; each asks the 
 load once a second, at a time of its own, and knows nothing of the others. Requests arrive at
 random (Poisson), at the gateways by chance, all strategies get the same ones, and each run is of
 about {requests}, of which the first tenth is not counted. Each figure is the median of the seeds
-{seeds}. *Noise* is how much the seeds differ, as a part of their median, those of `random` or those
-of the strategy, and at least 5 % of a p50 and 10 % of a p99. The speed of the engines and the rates
-are made up; what one strategy gains over another is what to look at. `make bench-strategies`
-writes this page."""
+{seeds}.
+
+A strategy is *worse than `random` by more than noise* where its p50 is more than {p50} times as
+long, or its p99 more than {p99} times: the geometric mean of the seeds, each compared with `random`
+for the same requests. Two runs of `random` itself, with other dice, can differ by nearly as much.
+
+The speed of the engines and the rates are made up; what one strategy gains over another is what to
+look at. `make bench-strategies` writes this page, and the summary in the README."""

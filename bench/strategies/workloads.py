@@ -21,7 +21,7 @@ class Request:
     """One request as a gateway and an engine see it.
 
     `dice`, from 0 to 1, says which gateway gets it. `then` comes `pause` seconds after its answer
-    has ended: the next turn of a conversation.
+    has ended: the next turn of a conversation. `engine` is that of a client who asks it directly.
     """
 
     body: bytes = field(repr=False)
@@ -32,6 +32,7 @@ class Request:
     dice: float
     then: "Request | None" = field(default=None, repr=False)
     pause: float = 0.0
+    engine: int | None = None
 
 
 Arrivals = list[tuple[float, Request]]
@@ -47,7 +48,6 @@ class Workload:
     slow: float = 1.0  # the first engine takes so many times as long as the others
     turns: float = 1.0  # requests that an arrival makes, on average
     repeats: bool = False  # whether prompts begin like earlier ones, to an extent that matters
-    tells: str = "p50"  # what tells strategies apart
 
     def paces(self) -> list[Pace]:
         """The engines."""
@@ -81,6 +81,7 @@ class _Text:
         session: str = "",
         then: Request | None = None,
         pause: float = 0.0,
+        engine: int | None = None,
     ) -> Request:
         """A chat request; an engine's prompt is its messages as they are written."""
         body = json.dumps({"model": MODEL, "messages": messages}).encode()
@@ -94,6 +95,7 @@ class _Text:
             self.rng.random(),
             then,
             pause,
+            engine,
         )
 
 
@@ -119,6 +121,14 @@ def _uniform(rng: random.Random) -> Iterator[Request]:
     text = _Text(rng)
     while True:
         yield text.request([_says("user", text.of(1000))], 150)
+
+
+def _beside_others(rng: random.Random) -> Iterator[Request]:
+    """A quarter of all requests go directly to one of two engines."""
+    text = _Text(rng)
+    while True:
+        engine = rng.randrange(2) if rng.random() < 0.25 else None
+        yield text.request([_says("user", text.of(1000))], 150, engine=engine)
 
 
 def _short_prefix(rng: random.Random) -> Iterator[Request]:
@@ -171,16 +181,17 @@ def _multi_turn(rng: random.Random) -> Iterator[Request]:
 WORKLOADS: Mapping[str, Workload] = {
     "uniform": Workload("every prompt new, 1,000 tokens; answers of 150", 40.0, _uniform),
     "short-prefix": Workload("prompts of 1,000 tokens share the first 100", 40.0, _short_prefix),
-    "skewed": Workload(
-        "log-normal lengths: prompts 400 tokens at the median", 54.0, _skewed, tells="p99"
-    ),
+    "skewed": Workload("log-normal lengths: prompts 400 tokens at the median", 54.0, _skewed),
     "shared-prefix": Workload(
         "64 long system prompts, short questions", 32.0, _shared_prefix, repeats=True
     ),
     "multi-turn": Workload(
         "conversations of 3 to 9 turns", 6.0, _multi_turn, turns=6.0, repeats=True
     ),
-    "slow-engine": Workload(
-        "as uniform, but one engine half as fast", 24.0, _uniform, slow=2.0, tells="p99"
+    "slow-engine": Workload("as uniform, but one engine half as fast", 24.0, _uniform, slow=2.0),
+    "other-clients": Workload(
+        "as uniform, but a quarter of it goes past the gateways, to two engines",
+        32.0,
+        _beside_others,
     ),
 }
