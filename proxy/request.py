@@ -16,7 +16,7 @@ from werkzeug.http import parse_options_header
 from proxy.aliases import json_string, replaced, span_in_form, span_in_json
 from proxy.caller import Caller
 from proxy.errors import GatewayError
-from proxy.scan import model_in
+from proxy.scan import NotAnObject, model_in
 
 #: As many as engines take; each costs time.
 _MAX_FORM_PARTS = 1000
@@ -116,17 +116,19 @@ def _json_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise GatewayError("invalid_body", "the body's JSON is nested too deeply") from None
     except ValueError as error:
-        raise GatewayError("invalid_body", f"the body is not valid JSON: {error}") from None
+        raise _not_json(error) from None
     if not isinstance(document, dict):
-        raise GatewayError("invalid_body", "the body is not a JSON object")
+        raise _not_an_object()
     return document
 
 
 def _scanned_model(body: bytes) -> object:
     try:
         return model_in(body)
+    except NotAnObject:
+        raise _not_an_object() from None
     except ValueError as error:
-        raise GatewayError("invalid_body", f"the body is no valid JSON object: {error}") from None
+        raise _not_json(error) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,8 +144,16 @@ def _number(text: str) -> int:
     return 0
 
 
-def _not_json(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _not_json(why: ValueError) -> GatewayError:
+    return GatewayError("invalid_body", f"the body is not valid JSON: {why}")
+
+
+def _not_an_object() -> GatewayError:
+    return GatewayError("invalid_body", "the body is not a JSON object")
 
 
 def _form_model(body: bytes, content_type: str) -> str | None:
@@ -166,7 +176,7 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_number,
     parse_float=_number,
-    parse_constant=_not_json,
+    parse_constant=_constant,
 )
 
 

@@ -53,17 +53,23 @@ _LONGEST_KEY: Final = 32
 _NO_NAME: Final = 0
 #: How an object ends, and how a list.
 _END: Final = (b"}", b"]")
+#: How a JSON text begins that is no object.
+_OTHER_BEGINNINGS: Final = tuple(bytes([byte]) for byte in b'["-0123456789tfn')
 _SPACE_BYTES: Final = frozenset((b" ", b"\t", b"\n", b"\r"))
 _CONTROLS: Final = bytes(range(32))
 #: Bytes of what a window may cut through: an escape.
 _LONGEST_PART: Final = 6
 
 
+class NotAnObject(ValueError):
+    """The text is JSON of another kind, as far as its beginning says."""
+
+
 def model_in(body: bytes, window: int = WINDOW_BYTES) -> object:
     """The value of `model` in the object that `body` is: a string, or something that is none.
 
-    None where there is none. Raises `ValueError` for what is no JSON object, for one that names a
-    model twice, and for one that is nested too deeply.
+    None where there is none. Raises `NotAnObject`, and `ValueError` for what is no JSON, for an
+    object that names a model twice, and for one that is nested too deeply.
     """
     _check_utf8(body, window)
     return _Scan(body, window).run()
@@ -91,8 +97,10 @@ class _Scan:
     def run(self) -> object:
         """Walk, and return the model."""
         self._skip_spaces()
+        if self._here() in _OTHER_BEGINNINGS:
+            raise NotAnObject
         if self._here() != b"{":
-            raise ValueError("it is no object")
+            self._fail("a value")
         self._enter(b"{")
         entered = True
         for _ in range(MOST_STEPS):
