@@ -20,7 +20,7 @@ WORKLOADS = set(simulated.WORKLOADS)
 BUSY = WORKLOADS - {"slow-engine", "other-clients"}
 #: Those that see half the load, and those whose view of it is old.
 HALF_OR_OLD = ("least-request", "round-robin", "least-busy", "least-kv-cache", "throughput")
-ALIKE = ("short-prefix", "shared-prefix", "multi-turn")
+MUCH_SHARED = ("shared-prefix", "multi-turn")
 
 
 def cells(line: str) -> list[str]:
@@ -66,7 +66,7 @@ def mix_is_as_good(gateways: int) -> bool:
 def mix_is_behind(gateways: int) -> bool:
     return all(
         of(MIX, workload, what, gateways) > of("prefix-cache", workload, what, gateways)
-        for workload in ALIKE
+        for workload in MUCH_SHARED
         for what in ("p50", "p99")
     )
 
@@ -135,7 +135,7 @@ CLAIMS: list[tuple[str, Callable[[], bool]]] = [
     ),
     (
         f"`{MIX}` is about as good as `prefix-cache` or better in everything with one gateway; "
-        "with four or eight `prefix-cache` alone does better wherever prompts begin alike.",
+        "with four or eight `prefix-cache` alone does better where much of a prompt is shared.",
         lambda: mix_is_as_good(1) and mix_is_behind(4) and mix_is_behind(8),
     ),
     (
