@@ -8,7 +8,6 @@ import pytest
 
 from load.values import EngineLoad, LoadSnapshot
 from routing.strategies import Strategies
-from routing.strategies import prefix as prefix_module
 from routing.strategies.prefix import MEMORY, PrefixCache
 from routing.view import Query, View
 from tests.fakes import endpoint, endpoints
@@ -123,10 +122,8 @@ def remembered(prefix: PrefixCache, prompts: int) -> None:
             prefix.chosen(holder, query)
 
 
-def test_what_is_remembered_takes_20_megabytes_at_most(
-    prefix: PrefixCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prefix_module, "MEMORY", 2048)
+def test_what_is_remembered_takes_20_megabytes_at_most() -> None:
+    prefix = PrefixCache(random.Random(1), memory=2048)
     remembered(prefix, 1)
     tracemalloc.start()
     try:
@@ -138,10 +135,8 @@ def test_what_is_remembered_takes_20_megabytes_at_most(
     assert taken / 2048 * MEMORY < 20_000_000
 
 
-def test_the_oldest_beginnings_are_forgotten_first(
-    prefix: PrefixCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prefix_module, "MEMORY", 500)
+def test_the_oldest_beginnings_are_forgotten_first() -> None:
+    prefix = PrefixCache(random.Random(1), memory=500)
     remembered(prefix, 100)
     assert len(prefix._holders) == 500
     last = chat(f"99 {LONG}")

@@ -51,14 +51,15 @@ class PrefixCache(Strategy):
     Unless that engine is clearly busier than the rest, by more than the prefix is worth: then the
     next longest. A prompt that none of them holds goes to one of the engines that are not, chosen
     by what sets its beginning apart. Where nothing does, because it is short or all of it is known,
-    the least busy engine gets it.
+    the least busy engine gets it. `memory` bounds the beginnings that are remembered.
     """
 
     #: A system prompt of a few words that all share must not outweigh any load.
     in_full = 1.0
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, memory: int = MEMORY) -> None:
         super().__init__(rng)
+        self._memory = memory
         self._rendezvous = Rendezvous()
         self._least_busy = LeastBusy(rng)
         # By the hash of a beginning: the endpoints it was sent to, the latest last.
@@ -137,7 +138,7 @@ class PrefixCache(Strategy):
                 holders = (*others[1 - _HOLDERS :], life)
             all_holders[number] = holders
             all_holders.move_to_end(number)
-        while len(all_holders) > MEMORY:
+        while len(all_holders) > self._memory:
             all_holders.popitem(last=False)
 
     def forget(self, keys: Iterable[Key]) -> None:
