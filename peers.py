@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -117,8 +117,8 @@ class Peers:
     def start(self) -> None:
         """Answer questions, in a daemon thread.
 
-        Where no socket can be had (the directory's path is too long for one), the other workers'
-        status lacks this one's facts, and nothing else suffers.
+        Where no socket can be had, the other workers' status lacks this one's facts, and nothing
+        else suffers.
         """
         if self._directory is None:
             return
@@ -207,9 +207,20 @@ def _listen(listener: socket.socket, path: Path) -> None:
     """
     starting = path.with_name(f"new-{os.getpid()}")
     starting.unlink(missing_ok=True)  # of a former process with this id
-    listener.bind(str(starting))
+    with _short(starting) as name:
+        listener.bind(name)
     listener.listen(_WAITING)
     starting.rename(path)
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Another name of `path`: a socket's may have 107 bytes (unix(7)), a directory's many more."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def _ask_facts(path: Path) -> Facts | None:
@@ -226,7 +237,8 @@ def _ask(path: Path, question: bytes, seconds: float) -> bytes | None:
     with socket.socket(socket.AF_UNIX) as asking:
         _limit(asking, seconds)
         try:
-            asking.connect(str(path))
+            with _short(path) as name:
+                asking.connect(name)
             asking.sendall(question)
             return b"".join(iter(lambda: asking.recv(65_536), b""))
         except ConnectionRefusedError:

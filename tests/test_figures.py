@@ -77,7 +77,7 @@ def compared() -> list[list[str]]:
 def decided() -> list[list[str]]:
     """The rows of the README's table of the parts that decide."""
     simple = ("random", "power-of-two", "round-robin", "least-request", "session-affinity")
-    among = "100 endpoints, a prompt of 32,000 tokens"
+    among = "100 endpoints"
     picks = " / ".join(f"{MEDIANS[f'pick by {name}, {among}']:.1f}" for name in simple)
     names = " / ".join(f"`{name}`" for name in simple)
     new = MEDIANS["list of 1000 models with 10 endpoints, all new"]
