@@ -11,12 +11,13 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cache.endpoints import Key
 from events import Event
+from relay.sockets import short_name
 from routing.lasterrors import Culprit, LastError
 
 log = logging.getLogger("gateway.peers")
@@ -207,20 +208,10 @@ def _listen(listener: socket.socket, path: Path) -> None:
     """
     starting = path.with_name(f"new-{os.getpid()}")
     starting.unlink(missing_ok=True)  # of a former process with this id
-    with _short(starting) as name:
+    with short_name(str(starting)) as name:
         listener.bind(name)
     listener.listen(_WAITING)
     starting.rename(path)
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """Another name of `path`: a socket's may have 107 bytes (unix(7)), a directory's many more."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
 
 
 def _ask_facts(path: Path) -> Facts | None:
@@ -237,7 +228,7 @@ def _ask(path: Path, question: bytes, seconds: float) -> bytes | None:
     with socket.socket(socket.AF_UNIX) as asking:
         _limit(asking, seconds)
         try:
-            with _short(path) as name:
+            with short_name(str(path)) as name:
                 asking.connect(name)
             asking.sendall(question)
             return b"".join(iter(lambda: asking.recv(65_536), b""))

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from relay.sockets import short_name
+
 _APPLICATION: Final = Path(__file__).parent.parent
 #: Seconds between two starts, so that a relay that can't live costs little. One that was killed is
 #: to be back within a second.
@@ -39,7 +41,8 @@ class RelayProcess:
         """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            connection.connect(str(self._path))
+            with short_name(str(self._path)) as name:
+                connection.connect(name)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SEND_SECONDS))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(tick))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -65,7 +68,8 @@ class RelayProcess:
             self._started = time.monotonic()
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
                 self._path.unlink(missing_ok=True)
-                listener.bind(str(self._path))
+                with short_name(str(self._path)) as name:
+                    listener.bind(name)
                 self._spawn(listener.fileno(), lock)
         finally:
             os.close(lock)

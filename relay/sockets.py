@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import os
 import socket
 import struct
 import termios
+from collections.abc import Iterator
 
 
 def untaken(client: socket.socket) -> int:
@@ -27,3 +29,14 @@ def shut_down(connection: socket.socket) -> None:
     """End a connection for everyone who holds it."""
     with contextlib.suppress(OSError):  # it may have ended by itself
         connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def short_name(path: str) -> Iterator[str]:
+    """Another name of `path`: a socket's may have 107 bytes (unix(7)), a directory's many more."""
+    folder, name = os.path.split(path)
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{name}"
+    finally:
+        os.close(directory)
