@@ -24,7 +24,7 @@ ALLOWED = {
     "logs": set(),
     "settings": {"routing"},
     "events": {"cache"},
-    "peers": {"cache", "events", "routing"},
+    "peers": {"cache", "events", "relay", "routing"},
     "exposition": {"cache", "load"},
     "parts": {"cache", "events", "load", "peers", "proxy", "routing", "settings"},
     "assembly": {
