@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,8 @@ from tests.harness import wait_for
 
 
 @pytest.fixture(params=[1, 2])
-def place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Village]:
-    # Not `tmp_path`, which this test's long name makes too long for the workers' sockets.
-    with village(tmp_path_factory.mktemp("story"), request.param) as running:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Village]:
+    with village(tmp_path, request.param) as running:
         yield running
 
 
