@@ -1,11 +1,11 @@
 """The load of engines as plain immutable values: `EngineLoad`, `LoadSnapshot`, `LoadStore`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cache.endpoints import Key
+from cache.endpoints import Endpoint, Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,24 @@ class EngineLoad:
         object.__setattr__(self, "requests", self.running + queued)
 
 
+class PoolLoad:
+    """The reports of some endpoints' engines, each list with an item for each, in their order.
+
+    `places` are their positions in it by key, in that order too. `others` are the requests in each
+    that were not this worker's when it was asked, none where a report is missing; `complete` says
+    that none is.
+    """
+
+    __slots__ = ("complete", "engines", "of", "others", "places")
+
+    def __init__(self, of: Sequence[Endpoint], reports: Mapping[Key, EngineLoad]) -> None:
+        self.of = of
+        self.places = {endpoint.key: place for place, endpoint in enumerate(of)}
+        self.engines = [reports.get(key) for key in self.places]
+        self.others = [one.requests - one.in_flight if one else 0.0 for one in self.engines]
+        self.complete = all(self.engines)  # `None in` would ask every report whether it is equal
+
+
 @dataclass(frozen=True, slots=True)
 class LoadSnapshot:
     """What all engines reported lately: those that did not answer are absent.
@@ -48,6 +66,20 @@ class LoadSnapshot:
     engines: Mapping[Key, EngineLoad] = field(default_factory=lambda: MappingProxyType({}))
     until: float = -math.inf
     gateways: float = 1.0
+    _pools: dict[Key, PoolLoad] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def of(self, endpoints: Sequence[Endpoint]) -> PoolLoad:
+        """The reports of the engines of `endpoints`, at least one.
+
+        Looked up once for each pool, because a second's requests all ask for the same.
+        """
+        first = endpoints[0].key
+        found = self._pools.get(first)
+        if found is None or found.of is not endpoints:
+            found = PoolLoad(endpoints, self.engines)
+            if self.engines and isinstance(endpoints, tuple):  # a list may change
+                self._pools[first] = found
+        return found
 
 
 NOTHING = LoadSnapshot()

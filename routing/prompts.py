@@ -42,18 +42,27 @@ def beginning(body: bytes, most: int) -> bytes:
     they come. A long one that is not read to its end is taken to go on to the next that matters, or
     to the body's end. Bytes that are no JSON give something or nothing, but no error.
     """
-    spans: _Spans = {}
-    text, at = str(memoryview(body)[:most], "latin-1"), 0  # a character for each byte
-    while member := _MEMBER.match(text, at):
-        name, start = member[1], member.end()
-        at = 0 if name in _LONG and not _worth_reading(body, start) else _after(text, start)
-        spans[name] = start, at or len(body)
-        if not at:
-            _add_from_the_end(body, name, spans)
-            break
+    spans, enough = _spans(body, _SHORT)
+    if not enough and most > _SHORT:
+        spans, _ = _spans(body, most)
     ordered = [spans[name] for name in _ORDER if name in spans]
     parts = [body[start : min(end, start + most)] for start, end in ordered]
     return b"".join(parts)[:most]
+
+
+def _spans(body: bytes, size: int) -> tuple[_Spans, bool]:
+    """The members that matter as far as the first `size` bytes tell, and whether those do."""
+    spans: _Spans = {}
+    text, at = str(memoryview(body)[:size], "latin-1"), 0  # a character for each byte
+    while member := _MEMBER.match(text, at):
+        name, start = member[1], member.end()
+        reads = name not in _LONG or _worth_reading(body, start)
+        at = _after(text, start) if reads else 0
+        spans[name] = start, at or len(body)
+        if not at:
+            _add_from_the_end(body, name, spans)
+            return spans, not reads or size >= len(body)
+    return spans, size >= len(body)
 
 
 def _worth_reading(body: bytes, start: int) -> bool:

@@ -14,7 +14,7 @@ from routing.lasterrors import LastErrors, culprit
 from routing.strategies import ALIASES, STRATEGIES, Strategies
 from routing.strategies.base import Strategy
 from routing.view import Query
-from routing.zones import nearest
+from routing.zones import Zone
 
 
 class ModelUnknown(LookupError):
@@ -54,7 +54,7 @@ class Router:
         self.loads = loads
         self._default = default_strategy
         self._service = service
-        self._zone = zone
+        self._zone = Zone(zone)
         self._terminating_fallback = terminating_fallback
         self.errors = LastErrors()
         self._strategies = Strategies(rng)
@@ -90,7 +90,7 @@ class Router:
     ) -> Sequence[Endpoint]:
         """Those of `pool`'s `endpoints` to choose from: not set aside, and near unless told so."""
         free = self.aside.free(endpoints) if self.aside.concerns(pool.keys) else endpoints
-        return nearest(free, self._zone) if self._zone and not everywhere else free
+        return free if everywhere else self._zone.nearest(free)
 
     def forget(self, endpoints: Sequence[Endpoint]) -> None:
         """These endpoints are gone: another pod may get their address."""

@@ -3,9 +3,10 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 
 from cache.endpoints import Endpoint, Key
-from load.values import NOTHING, EngineLoad, LoadSnapshot
+from load.values import NOTHING, LoadSnapshot, PoolLoad
 from routing.latency import Latencies
 
 
@@ -48,22 +49,20 @@ class View:
 
     def reports(self, endpoints: Sequence[Endpoint]) -> "Reports":
         """What is known of the engines of `endpoints`; notes whether a report is missing."""
-        report, count = self.loads.engines.get, self.in_flight.get
-        keys = [endpoint.key for endpoint in endpoints]
-        engines = list(map(report, keys))
-        if not all(engines):  # `None in` would ask every report whether it is equal
+        pool = self.loads.of(endpoints)
+        if not pool.complete:
             self.fell_back = True
-        return Reports(engines, [count(key, 0) for key in keys], self.loads.gateways)
+        return Reports(pool, self.in_flight, self.loads.gateways)
 
 
 class Reports:
     """The reports of some endpoints' engines, brought up to date by what is known since.
 
-    Each list has an item for each endpoint, in their order. A report is up to a second old, and
-    several gateways read the same one: each would send the next second's requests to the same
-    engine. So what this worker has sent since, less what has ended, counts times the number of
-    `gateways`, but no engine has fewer requests than this worker has on it. An endpoint whose
-    report is missing counts by this worker's `own` requests alone, times the same.
+    Each list has an item for each endpoint, in their order, and `places` says where. A report is up
+    to a second old, and several gateways read the same one: each would send the next second's
+    requests to the same engine. So what this worker has sent since, less what has ended, counts
+    times the number of `gateways`, but no engine has fewer requests than this worker has on it. An
+    endpoint whose report is missing counts by this worker's `own` requests alone, times the same.
 
     With eight gateways that is a guess in steps of eight, and between two steps all of them would
     choose by the same old reports. So where a choice is made, `rng` draws what the others have
@@ -71,11 +70,12 @@ class Reports:
     engines behind eight gateways is slow (bench/strategies); with it they are equal.
     """
 
-    def __init__(
-        self, engines: Sequence[EngineLoad | None], own: Sequence[int], gateways: float
-    ) -> None:
-        self.engines = engines
-        self._own = own
+    def __init__(self, pool: PoolLoad, in_flight: Mapping[Key, int], gateways: float) -> None:
+        self.engines = pool.engines
+        self.places = pool.places
+        self._others = pool.others
+        count = in_flight.get
+        self._own = [count(key, 0) for key in pool.places]
         self._gateways = gateways
 
     def since(self, rng: random.Random | None = None) -> list[float]:
@@ -93,12 +93,12 @@ class Reports:
 
     def busy(self, rng: random.Random | None = None) -> list[float]:
         """Requests that run or wait in each engine by now."""
+        if self._gateways == 1.0:  # at least our own, because reports are taken for no less
+            return list(map(add, self._others, self._own))
         now = [
             since if engine is None else engine.requests + since
             for engine, since in zip(self.engines, self.since(rng), strict=True)
         ]
-        if self._gateways == 1.0:
-            return now  # at least our own, because reports are taken for no less
         return [
             requests if requests > own else own
             for requests, own in zip(now, self._own, strict=True)

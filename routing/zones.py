@@ -2,10 +2,36 @@
 
 from collections.abc import Sequence
 
-from cache.endpoints import Endpoint
+from cache.endpoints import Endpoint, Key
 
 #: One endpoint is no choice: a strategy needs two to spread load.
 LEAST = 2
+#: Pools of which is remembered what is near; all are forgotten when there are more.
+MEMORY = 1024
+
+
+class Zone:
+    """The gateway's own zone; one without a name prefers nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # By the first endpoint of a pool. A reference is replaced, so that readers need no lock.
+        self._known: dict[Key, tuple[Sequence[Endpoint], Sequence[Endpoint]]] = {}
+
+    def nearest(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """What `nearest` says; the same tuple for the same tuple, as long as pools are few."""
+        if not self._name:
+            return endpoints
+        first = endpoints[0].key
+        of, near = self._known.get(first, ((), ()))
+        if of is endpoints:
+            return near
+        near = nearest(endpoints, self._name)
+        if isinstance(endpoints, tuple):  # a list may change
+            if len(self._known) >= MEMORY:
+                self._known.clear()
+            self._known[first] = endpoints, near
+        return near
 
 
 def nearest(endpoints: Sequence[Endpoint], zone: str) -> Sequence[Endpoint]:
@@ -14,7 +40,7 @@ def nearest(endpoints: Sequence[Endpoint], zone: str) -> Sequence[Endpoint]:
     Enough are two, and at least half of what each zone would have if they were spread evenly: as
     few as one engine of ten would else get all requests of the gateways beside it.
     """
-    near = [endpoint for endpoint in endpoints if endpoint.zone == zone]
+    near = tuple(endpoint for endpoint in endpoints if endpoint.zone == zone)
     if len(near) < LEAST or len(near) == len(endpoints):
         return endpoints
     zones = len({endpoint.zone for endpoint in endpoints})

@@ -14,6 +14,7 @@ from load.values import EngineLoad, LoadSnapshot
 from routing.strategies import ALIASES, STRATEGIES, Strategies, UnknownStrategy, check
 from routing.strategies.base import Strategy
 from routing.strategies.prefix import CUTS, PrefixCache
+from routing.strategies.rendezvous import PRIME, Rendezvous, number_of
 from routing.strategies.session import SessionAffinity
 from routing.view import Query, View
 from tests.fakes import endpoint, endpoints
@@ -66,6 +67,18 @@ def test_gateways_in_other_processes_agree() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, timeout=60
     )
     assert json.loads(other.stdout) == homes(endpoints(5), 50)
+
+
+def test_endpoints_that_are_hashed_to_the_same_number_share_their_sessions() -> None:
+    rendezvous, seen = Rendezvous(), dict[int, Endpoint]()
+    for n in range(1 << 18):  # by the birthday paradox some 32 pairs
+        one = Endpoint(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 8000)
+        twin = seen.setdefault(number_of(one.authority.encode()) % (PRIME - 1), one)
+        if twin is not one:
+            break
+    assert twin is not one
+    firsts = Counter(rendezvous.first(number_of(b"%d" % n), (twin, one)) for n in range(200))
+    assert min(firsts[twin], firsts[one]) > 0
 
 
 def test_without_a_session_requests_in_flight_count() -> None:

@@ -80,6 +80,20 @@ def test_what_follows_long_messages_is_found_near_the_end() -> None:
     assert prompt == together(system, messages)[:MOST]
 
 
+@pytest.mark.parametrize("size", range(8_092, 8_292, 3))
+def test_where_the_first_look_at_a_body_ends_nothing_is_missed(size: int) -> None:
+    messages = asks("Why?" * 20_000)
+    prompt = found(model="m", user="u" * size, system="Be careful.", messages=messages)
+    assert prompt == together("Be careful.", messages)[:MOST]
+
+
+@pytest.mark.parametrize("length", [7_000, 9_000, 15_000])
+def test_what_follows_messages_soon_is_found_whatever_comes_after_it(length: int) -> None:
+    messages, note = asks("x" * length), "n" * 50_000
+    prompt = found(model="m", messages=messages, system="Be careful.", note=note)
+    assert prompt == together("Be careful.", messages)
+
+
 def test_what_follows_long_messages_that_use_its_name_is_told_from_theirs() -> None:
     used = {"type": "tool_use", "id": "1", "input": {"a": 1, "system": "linux", "tools": ["x"]}}
     last = [{"role": "assistant", "content": [used]}, {"role": "user", "content": "go on"}]

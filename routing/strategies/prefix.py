@@ -98,7 +98,8 @@ class PrefixCache(Strategy):
             return endpoints[0]
         if not query.prefix:
             return self._least_busy.pick(endpoints, view, query)
-        busy = view.reports(endpoints).busy()
+        reports = view.reports(endpoints)
+        busy = reports.busy()
         least, mean = min(busy), sum(busy) / len(busy)
 
         def limit(part: float) -> float:
@@ -106,16 +107,16 @@ class PrefixCache(Strategy):
             return max(least + _MORE * part, mean * (1.0 + part))
 
         seen, length = self._seen(query), len(query.prompt)
-        if seen:  # else there is no need to look at each
-            limits = {cuts: limit(CUTS[cuts - 1] / length) for cuts in set(seen.values())}
-            holders = [
-                (seen[one.key], -load, one)
-                for one, load in zip(endpoints, busy, strict=True)
-                if one.key in seen and load <= limits[seen[one.key]]
-            ]
-            if holders:
-                best = max(holders, key=itemgetter(0, 1))[:2]
-                return self.any_of([one for *worth, one in holders if tuple(worth) == best])
+        holders = []
+        for key, cuts in seen.items():
+            place = reports.places.get(key)
+            if place is not None and busy[place] <= limit(CUTS[cuts - 1] / length):
+                holders.append((cuts, -busy[place], place))
+        if holders:
+            best = max(holders)[:2]
+            return self.any_of(
+                [endpoints[place] for *worth, place in sorted(holders) if tuple(worth) == best]
+            )
         known = max(seen.values(), default=0)
         if known == len(query.prefix):
             return self._least_busy.pick(endpoints, view, query)
@@ -151,10 +152,14 @@ class PrefixCache(Strategy):
     def _seen(self, query: Query) -> dict[Key, int]:
         """How many cuts of the prompt each endpoint has seen; absent where none."""
         seen: dict[Key, int] = {}
+        before: tuple[_Life, ...] = ()
         for count in range(len(query.prefix), 0, -1):
-            for life in self._holders.get(query.prefix[count - 1], ()):
-                if not life.gone:
-                    seen.setdefault(life.key, count)
+            holders = self._holders.get(query.prefix[count - 1], before)
+            if holders is not before:  # mostly they are the same ones
+                before = holders
+                for life in holders:
+                    if not life.gone:
+                        seen.setdefault(life.key, count)
         return seen
 
     def _new(

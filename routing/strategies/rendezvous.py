@@ -9,8 +9,9 @@ from hashlib import blake2b
 
 from cache.endpoints import Endpoint, Key
 
-#: A prime (Mersenne's) beyond all that names and endpoints are hashed to.
-PRIME = 2**61 - 1
+#: The greatest prime below 2^30. Names and endpoints are hashed to what is less: Python divides by
+#: numbers of 30 bits, which are one digit to it, in half the time that larger ones take.
+PRIME = 2**30 - 35
 #: Endpoints whose numbers are remembered; all are forgotten when there are more.
 MEMORY = 65_536
 
@@ -26,9 +27,9 @@ class Rendezvous:
         """A number below `PRIME` for each of `endpoints`: the highest is the first choice.
 
         Multiplication modulo a prime (Carter and Wegman): for any two endpoints it is as likely
-        that the one is higher as the other.
+        that the one is higher as the other. No two have the same.
         """
-        factor, prime = name + 1, PRIME  # zero would make all equal
+        factor, prime = _from_one(name), PRIME
         return [factor * number % prime for number in self._numbers_of(endpoints)]
 
     def first(self, name: int, endpoints: Sequence[Endpoint]) -> Endpoint:
@@ -47,6 +48,8 @@ class Rendezvous:
         except KeyError:
             self._learn(endpoints)
             found = [numbers[endpoint.key] for endpoint in endpoints]
+        if len(set(found)) < len(found):
+            found = _apart(found)
         if isinstance(endpoints, tuple):  # a list may change
             self._latest = endpoints, found
         return found
@@ -55,7 +58,23 @@ class Rendezvous:
         if len(self._numbers) + len(endpoints) > MEMORY:
             self._numbers.clear()
         for endpoint in endpoints:
-            self._numbers[endpoint.key] = number_of(endpoint.authority.encode())
+            self._numbers[endpoint.key] = _from_one(number_of(endpoint.authority.encode()))
+
+
+def _from_one(number: int) -> int:
+    """The number in the range from 1 to below `PRIME`: 0 would make all products equal."""
+    return number % (PRIME - 1) + 1
+
+
+def _apart(numbers: Sequence[int]) -> list[int]:
+    """The same numbers, but none of them twice: of two equals the second would never be highest."""
+    taken: dict[int, None] = {}
+    for number in numbers:
+        apart = number
+        while apart in taken:
+            apart = _from_one(apart)
+        taken[apart] = None
+    return list(taken)
 
 
 def number_of(text: bytes) -> int:
