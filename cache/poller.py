@@ -75,6 +75,8 @@ class Poller:
         """Start the thread. Once per process, after the fork."""
         LISTED_AT.set(0.0)  # never yet, which must not look like a worker that is not there
         SNAPSHOT_TTL.set(self._store.ttl)
+        for results in (POLLS, WATCHES):
+            results.labels("ok")  # a count that begins with 1 is no increase to Prometheus
         self._thread.start()
 
     def stop(self) -> None:

@@ -98,7 +98,7 @@ def test_while_an_endpoint_is_set_aside_it_is_not_chosen(here: Place) -> None:
 
     def its_time_is_over() -> bool:
         answer = ask(here, model)
-        if state_of(here, failing) != "set_aside":
+        if state_of(here, failing) != "set_aside" or refused(here) > before:
             return True
         while_aside.append(answer.value("target-pod"))
         return False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.worker import RELAY_SECONDS, VERY_FIRST_LIST_SECONDS
 from simulator.cluster import Cluster
 from tests.e2e.conftest import GatewayFactory
 from tests.harness import ROOT, GatewayProcess, free_port, wait_for
@@ -129,9 +130,9 @@ def test_before_the_first_list_nothing_is_called_unknown(
 ) -> None:
     cluster.model("llama")
     cluster.api.fault(fault)
-    gateway = start_gateway()  # it listens at once
+    gateway = start_gateway()  # it listens at once, and soon answers
 
-    health = gateway.get("/healthz", timeout=1)
+    health = gateway.get("/healthz", timeout=1 + VERY_FIRST_LIST_SECONDS + RELAY_SECONDS)
     assert health.status_code == 503
     assert health.json()["status"] == "not ready"
     assert "no list of EndpointSlices has succeeded yet" in health.json()["reason"]
