@@ -3,6 +3,8 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import compress, repeat
+from operator import eq
 
 from cache.endpoints import Endpoint
 from routing.view import Query, View
@@ -31,7 +33,7 @@ class Strategy(ABC):
         """Choose the one with the lowest cost; among equals, and costs that are no numbers, any."""
         costs = self.costs(endpoints, view, query)
         lowest = min(costs)
-        best = [one for one, cost in zip(endpoints, costs, strict=True) if cost == lowest]
+        best = list(compress(endpoints, map(eq, costs, repeat(lowest))))
         return self.any_of(best or endpoints)
 
     def prepare(self, query: Query) -> None:  # noqa: B027 - most need nothing

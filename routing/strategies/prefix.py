@@ -15,10 +15,15 @@ from routing.strategies.rendezvous import Rendezvous
 from routing.view import Query, View
 
 #: Where the beginning of a prompt is hashed, in bytes: finely at first, because what many prompts
-#: share may be short, then coarsely. What is beyond 64 KiB (some 16,000 tokens) has no say: hashing
-#: it would cost as much as all the rest of a choice.
+#: share may be short, then ever more coarsely. What is beyond 64 KiB (some 16,000 tokens) has no
+#: say: hashing it would cost as much as all the rest of a choice.
 CUTS = tuple(
-    chain(range(256, 2048, 256), range(2048, 16_384, 1024), range(16_384, 65_536 + 1, 4096))
+    chain(
+        range(256, 2048, 256),
+        range(2048, 8192, 1024),
+        range(8192, 32_768, 4096),
+        range(32_768, 65_536 + 1, 8192),
+    )
 )
 #: Beginnings remembered at most, of all lengths; the ones used the longest ago are forgotten first.
 MEMORY = 65_536
