@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.prompts import WINDOW, beginning
+from routing.prompts import FIRST_LOOK, WINDOW, beginning
 
 MOST = 65_536
 SYSTEM = 'You are careful, and quote "what" you know.\n' * 400
@@ -80,10 +80,12 @@ def test_what_follows_long_messages_is_found_near_the_end() -> None:
     assert prompt == together(system, messages)[:MOST]
 
 
-@pytest.mark.parametrize("size", range(8_092, 8_292, 3))
+@pytest.mark.parametrize("size", range(FIRST_LOOK - 100, FIRST_LOOK + 50))
 def test_where_the_first_look_at_a_body_ends_nothing_is_missed(size: int) -> None:
     messages = asks("Why?" * 20_000)
-    prompt = found(model="m", user="u" * size, system="Be careful.", messages=messages)
+    prompt = found(
+        user="u" * size, n=12_345, f=1.25, t=True, system="Be careful.", messages=messages
+    )
     assert prompt == together("Be careful.", messages)[:MOST]
 
 

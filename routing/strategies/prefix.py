@@ -3,8 +3,7 @@
 import random
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress
-from operator import itemgetter
+from itertools import chain
 from zlib import crc32
 
 from cache.endpoints import Endpoint, Key
@@ -125,8 +124,7 @@ class PrefixCache(Strategy):
         known = max(seen.values(), default=0)
         if known == len(query.prefix):
             return self._least_busy.pick(endpoints, view, query)
-        most = limit(_NEW)
-        return self._new(endpoints, [load <= most for load in busy], query, known)
+        return self._new(endpoints, busy, limit(_NEW), query, known)
 
     def chosen(self, endpoint: Endpoint, query: Query) -> None:
         """From now on it is taken to hold all beginnings of this prompt."""
@@ -138,11 +136,13 @@ class PrefixCache(Strategy):
         only = (life,)
         all_holders = self._holders
         for number in reversed(query.prefix):  # the shortest is used last, so forgotten last
-            holders = all_holders.get(number, only)
+            holders = all_holders.get(number)
+            if holders is None:
+                all_holders[number] = only
+                continue
             if holders[-1] is not life:
                 others = [one for one in holders if one is not life and not one.gone]
-                holders = (*others[1 - _HOLDERS :], life)
-            all_holders[number] = holders
+                all_holders[number] = (*others[1 - _HOLDERS :], life)
             all_holders.move_to_end(number)
         while len(all_holders) > self._memory:
             all_holders.popitem(last=False)
@@ -157,6 +157,8 @@ class PrefixCache(Strategy):
     def _seen(self, query: Query) -> dict[Key, int]:
         """How many cuts of the prompt each endpoint has seen; absent where none."""
         seen: dict[Key, int] = {}
+        if not query.prefix or query.prefix[0] not in self._holders:
+            return seen  # then no longer one is there: they are forgotten earlier
         before: tuple[_Life, ...] = ()
         for count in range(len(query.prefix), 0, -1):
             holders = self._holders.get(query.prefix[count - 1], before)
@@ -168,13 +170,24 @@ class PrefixCache(Strategy):
         return seen
 
     def _new(
-        self, endpoints: Sequence[Endpoint], free: Sequence[bool], query: Query, known: int
+        self,
+        endpoints: Sequence[Endpoint],
+        busy: Sequence[float],
+        most: float,
+        query: Query,
+        known: int,
     ) -> Endpoint:
-        """Where among the `free` a prompt goes of which no more than `known` cuts were ever seen.
+        """Where a prompt goes of which no more than `known` cuts were ever seen.
 
-        The piece after these decides: it is the first that not every such prompt has.
+        It is one of those with `most` requests or fewer. The piece after these cuts decides: it is
+        the first that not every such prompt has.
         """
         piece = query.prompt[CUTS[known - 1] if known else 0 : CUTS[known]]
         weights = self._rendezvous.weights(crc32(piece), endpoints)
-        _, best = max(compress(zip(weights, endpoints, strict=True), free), key=itemgetter(0))
-        return best
+        place = weights.index(max(weights))
+        if busy[place] > most:
+            weights = [
+                weight if load <= most else -1 for weight, load in zip(weights, busy, strict=True)
+            ]
+            place = weights.index(max(weights))
+        return endpoints[place]
