@@ -65,46 +65,41 @@ def raw_endpoint(model: int, number: int) -> dict[str, object]:
     }
 
 
-def bench_lists() -> Iterator[Row]:
+def bench_lists(run: int) -> Iterator[Row]:
     """From the bytes of a list to a snapshot: the first, an unchanged one, and a watch event."""
-    first, same, events = [], [], []
-    for run in range(RUNS):
-        body = raw_list(run)
-        slices = SliceSet(Reading())
+    body, changed = raw_list(run), raw_slice(0, RUNS)
+    slices = SliceSet(Reading())
 
-        def read(slices: SliceSet = slices, body: bytes = body) -> None:
-            slices.replace(parse_page(body)["items"])
-            slices.snapshot(0.0)
+    def read() -> None:
+        slices.replace(parse_page(body)["items"])
+        slices.snapshot(0.0)
 
-        first.append(seconds(read))
-        same.append(seconds(read))
-        changed = raw_slice(run, RUNS)
+    def apply() -> None:
+        slices.apply("MODIFIED", changed)
+        slices.snapshot(0.0)
 
-        def apply(slices: SliceSet = slices, changed: object = changed) -> None:
-            slices.apply("MODIFIED", changed)
-            slices.snapshot(0.0)
-
-        events.append(seconds(apply))
     what = f"list of {MODELS} models with {ENDPOINTS} endpoints, all new"
-    yield Row(what, first, "ms", allowed=250)
-    yield Row("the same list again", same, "ms")
-    yield Row("one watch event among them", events, "ms")
+    yield Row(what, [seconds(read)], "ms", allowed=250)
+    yield Row("the same list again", [seconds(read)], "ms")
+    yield Row("one watch event among them", [seconds(apply)], "ms")
 
 
 def main() -> int:
     """Print and write a table of all figures; 1 if one is beyond what is allowed."""
+    rows: dict[str, Row] = {}
+    for run in range(RUNS):  # a machine that is busy for some seconds does not spoil all of one
+        print(f"[{run + 1}/{RUNS}] lists and choices", file=sys.stderr)
+        for row in chain(bench_lists(run), bench_picks(), bench_picks_of_many(), bench_bodies()):
+            rows[row.what] = row.after(rows.get(row.what))
     head = (
         "# Lists and choices\n\n"
-        f"Python {platform.python_version()}, {RUNS} runs of each; the median counts. {PICK}\n\n"
+        f"Python {platform.python_version()}, {RUNS} runs of each; the fastest counts. {PICK}\n\n"
         "| what | min | median | max | | allowed |\n|---|--:|--:|--:|---|--:|"
     )
-    print(head)
-    rows = []
-    for measured in chain(bench_lists(), bench_picks(), bench_picks_of_many(), bench_bodies()):
-        print(measured, flush=True)
-        rows.append(measured)
-    REPORT.write_text("\n".join([head, *map(str, rows)]) + "\n")
-    return 0 if all(measured.holds for measured in rows) else 1
+    table = "\n".join([head, *map(str, rows.values())])
+    print(table)
+    REPORT.write_text(f"{table}\n")
+    return 0 if all(row.holds for row in rows.values()) else 1
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
 from math import inf
 from typing import TypeVar
 
-from bench.rows import RUNS, Row, seconds
+from bench.rows import Row, seconds
 from cache.endpoints import Endpoint, Pool, Snapshot
 from cache.store import SnapshotStore
 from load.values import EngineLoad, LoadSnapshot, LoadStore
@@ -46,8 +45,9 @@ PICK = (
     f"32,000 tokens in 128 KB, of which `prefix-cache` hashes the first {CUTS[-1] // 1024} KiB; as "
     "in the gateway, which has just looked for the model in it, the body is in the processor's "
     "cache. *Every prompt new* means that none begins like one before, while all "
-    f"{MEMORY:,} places of its memory are taken. A run's figure is that of the fastest {BATCH} of "
-    "its picks in a row: the others tell what else the machine does."
+    f"{MEMORY:,} places of its memory are taken, so that as much is forgotten as is remembered. "
+    f"A run's figure is that of the fastest {BATCH} of "
+    "its picks in a row; the other figures tell what else the machine did."
 )
 
 
@@ -70,8 +70,8 @@ def bench_picks() -> Iterator[Row]:
             assert lease is not None  # noqa: S101 - every endpoint is ready
             lease.release()
 
-        times = [fastest(pick, range(PICKS)) for _ in range(RUNS)]
-        yield Row(f"pick by {strategy}, {FEW} endpoints", times, "µs", SIMPLE_ALLOWED)
+        time_of_one = fastest(pick, range(PICKS))
+        yield Row(f"pick by {strategy}, {FEW} endpoints", [time_of_one], "µs", SIMPLE_ALLOWED)
 
 
 def fastest(
@@ -120,16 +120,15 @@ class Setting:
             router.aside.failed(failing, endpoints)
         return router, failing
 
-    def picks(self, strategy: str, prompts: "Prompts") -> list[float]:
-        """Seconds that a choice takes, in each run."""
+    def seconds(self, strategy: str, prompts: "Prompts") -> float:
+        """How long a choice takes."""
         picker = Picker(self, strategy)
         if not self.new_prompts:
             picker.seconds(prompts.seen)
-            bodies = prompts.seen * (PICKS // 20 // PROMPTS)
-            return list(map(picker.seconds, repeat(bodies, RUNS)))
+            return picker.seconds(prompts.seen * (PICKS // 20 // PROMPTS))
         for _ in range(FILLS):
             picker.seconds(prompts.new())
-        return [picker.seconds(prompts.new()) for _ in range(RUNS)]
+        return picker.seconds(prompts.new())
 
 
 class Picker:
@@ -189,11 +188,12 @@ def bench_picks_of_many() -> Iterator[Row]:
     """The same among a hundred endpoints, all of which report their load, for a long prompt."""
     prompts = Prompts()
     for strategy in STRATEGIES:
-        allowed = SIMPLE_ALLOWED if strategy in SIMPLE else ALLOWED.get(strategy)
+        usual = SIMPLE_ALLOWED if strategy in SIMPLE else ALLOWED.get(strategy)
         more = NEW_PROMPTS if strategy == "prefix-cache" else ()
         for setting in (*SETTINGS, *more):
+            allowed = None if setting.new_prompts else usual
             what = f"pick by {strategy}, {MANY} endpoints{setting.title}"
-            yield Row(what, setting.picks(strategy, prompts), "µs", allowed)
+            yield Row(what, [setting.seconds(strategy, prompts)], "µs", allowed)
 
 
 def bench_bodies() -> Iterator[Row]:
@@ -214,7 +214,7 @@ def bench_bodies() -> Iterator[Row]:
                 model_of(body, "", may_be_form=False)
 
         for what, work in (("hashing the prompt", prepare), ("finding the model", read)):
-            yield Row(f"{title}: {what}", [seconds(work) / 100 for _ in range(RUNS)], "µs")
+            yield Row(f"{title}: {what}", [seconds(work) / 100], "µs")
 
 
 def code_body() -> bytes:

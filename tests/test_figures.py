@@ -42,7 +42,8 @@ def reported() -> dict[tuple[str, str, str], str]:
 
 
 FIGURES = reported()
-MEDIANS = {row[0]: float(row[2]) for row in table(MICRO)[1:]}
+#: Of several runs the fastest.
+FASTEST = {row[0]: float(row[1]) for row in table(MICRO)[1:]}
 
 
 def of(scenario: str, column: str, target: str = "gateway") -> str:
@@ -78,10 +79,11 @@ def decided() -> list[list[str]]:
     """The rows of the README's table of the parts that decide."""
     simple = ("random", "power-of-two", "round-robin", "least-request", "session-affinity")
     among = "100 endpoints"
-    picks = " / ".join(f"{MEDIANS[f'pick by {name}, {among}']:.1f}" for name in simple)
+    picks = " / ".join(f"{FASTEST[f'pick by {name}, {among}']:.1f}" for name in simple)
     names = " / ".join(f"`{name}`" for name in simple)
-    new = MEDIANS["list of 1000 models with 10 endpoints, all new"]
-    prefix = MEDIANS[f"pick by prefix-cache, {among}"]
+    new = FASTEST["list of 1000 models with 10 endpoints, all new"]
+    prefix = FASTEST[f"pick by prefix-cache, {among}"]
+    unknown = f"pick by prefix-cache, {among}, every prompt new"
     return [
         [
             "1,000 models with 10 endpoints: from the list's bytes to a snapshot",
@@ -90,12 +92,13 @@ def decided() -> list[list[str]]:
         ],
         [
             "the same list again, nothing changed",
-            f"{MEDIANS['the same list again']:.0f} ms",
+            f"{FASTEST['the same list again']:.0f} ms",
             "",
         ],
-        ["one watch event among them", f"{MEDIANS['one watch event among them']:.1f} ms", ""],
+        ["one watch event among them", f"{FASTEST['one watch event among them']:.1f} ms", ""],
         [f"choosing among 100 endpoints: {names}", f"{picks} µs", "20 µs"],
         ["… `prefix-cache`, a prompt of 32,000 tokens", f"{prefix:.0f} µs", "100 µs"],
+        ["… one that nobody has sent before", f"{FASTEST[unknown]:.0f} µs", ""],
     ]
 
 
@@ -128,7 +131,7 @@ def sentences() -> list[tuple[str, str]]:
     """What follows from the figures, with the page that says it."""
     tokens = 1e6 / number("streams-500", CPU_TOKEN)
     alone, busy = (1e6 / number(f"single-{n}", CPU_REQUEST) for n in (1, 32))
-    again = MEDIANS["the same list again"]
+    again = FASTEST["the same list again"]
     return [
         ("README.md", f"Of a short request's {of('single-32', CPU_REQUEST)} µs with 32 clients"),
         ("docs/operations.md", f"one core moves some {round(tokens, -4):,.0f} tokens a second"),
@@ -165,6 +168,6 @@ def test_a_sentence_tells_the_figures_of_the_reports(page: str, sentence: str) -
 def test_the_ratios_that_were_missed_are_told_by_how_much() -> None:
     targets = table(REPORT.partition("\n## Targets\n")[2])[1:]
     ratios = [(found, holds) for what, found, _, holds in targets if " / " in what]
-    missed = [f"{float(found):.1f} ×" for found, holds in ratios if holds == "**no**"]
+    missed = [f"{float(found.split()[0]):.1f} ×" for found, holds in ratios if holds == "**no**"]
     told = re.findall(r"\d\.\d ×", section(README, "Figures"))
     assert told == missed, f"README.md should tell of {missed} in this order"

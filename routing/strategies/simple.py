@@ -39,6 +39,14 @@ class RoundRobin(Strategy):
         """The number of each one's last turn."""
         return [self._last_turns.get(endpoint.key, 0) for endpoint in endpoints]
 
+    def pick(self, endpoints: Sequence[Endpoint], view: View, query: Query) -> Endpoint:
+        """Choose the one that is next; among those that never had a turn any."""
+        turns = self.costs(endpoints, view, query)
+        longest_ago = min(turns)
+        if longest_ago:  # no two had the same turn
+            return endpoints[turns.index(longest_ago)]
+        return super().pick(endpoints, view, query)
+
     def chosen(self, endpoint: Endpoint, query: Query) -> None:
         """It was this one's turn."""
         self._turn += 1
