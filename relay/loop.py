@@ -1,5 +1,6 @@
 """The relay: one thread, one epoll, all streams of a gateway."""
 
+import errno
 import select
 import socket
 import time
@@ -20,6 +21,8 @@ _WRITE = select.EPOLLOUT
 #: Seconds after which a client whose stream was broken off must have taken the rest of it.
 _LAST_WORDS_SECONDS = 5.0
 _TURN_SECONDS = 1.0
+#: Seconds without a further attempt to accept a worker when there is no descriptor for it.
+_ACCEPT_PAUSE_SECONDS = 0.05
 
 
 class Relay:
@@ -42,6 +45,7 @@ class Relay:
         self._ended: list[tuple[Stream, Report]] = []  # in this turn
         self._lingering = Lingering(self._epoll)
         self._checked = time.monotonic()
+        self._accepts_again = 0.0  # 0 while it does
 
     def run(self) -> None:
         """Serve until the gateway is gone and the last client has got what is due."""
@@ -49,7 +53,8 @@ class Relay:
             self.turn(self._timeout())
 
     def _timeout(self) -> float:
-        return min(_TURN_SECONDS, max(0.0, self._timers.next() - time.monotonic()))
+        longest = _ACCEPT_PAUSE_SECONDS if self._accepts_again else _TURN_SECONDS
+        return min(longest, max(0.0, self._timers.next() - time.monotonic()))
 
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for something to do, and do it.
@@ -76,6 +81,9 @@ class Relay:
         self._lingering.expire(now)
         for fd in links:
             self._link_event(fd, now)
+        if self._accepts_again and now >= self._accepts_again:
+            self._accepts_again = 0.0
+            self._epoll.modify(self._listener, _READ)
         if self._ended:
             self._report()
 
@@ -156,7 +164,7 @@ class Relay:
     def _link_event(self, fd: int, now: float) -> None:
         link = self._links.get(fd)
         if link is None:
-            self._accept()
+            self._accept(now)
             return
         while (received := link.receive()) is not None:
             message, descriptors = received
@@ -166,11 +174,14 @@ class Relay:
             self._message(link, message, descriptors, now)
         self._flush(link)
 
-    def _accept(self) -> None:
+    def _accept(self, now: float) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
-            return  # it left, or there is no descriptor for it now: it tries again
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):  # no descriptor is left
+                self._accepts_again = now + _ACCEPT_PAUSE_SECONDS
+                self._epoll.modify(self._listener, 0)
+            return
         self._links[connection.fileno()] = Link(connection)
         self._epoll.register(connection, _READ)
 

@@ -3,6 +3,7 @@
 import array
 import fcntl
 import os
+import resource
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench.proc import cpu_seconds
 from metrics import ERRORS
 from relay.messages import Order, Report, pack, values
 from relay.tally import Tally
@@ -271,6 +273,25 @@ def test_a_relay_that_cant_live_is_started_twice_a_second_at_most(house: House) 
                 os.kill(relay, signal.SIGKILL)
             killed.add(relay)
     assert 1.0 < time.monotonic() - began < PATIENCE
+
+
+def test_a_relay_without_descriptors_waits_for_some(house: House) -> None:
+    first = house.worker()
+    wait_for(first.link.linked.is_set, "the relay is up")
+    relay = house.relay()
+    taken = {int(path.name) for path in Path(f"/proc/{relay}/fd").iterdir()}
+    few = min(set(range(len(taken) + 1)) - taken)
+    before = resource.prlimit(relay, resource.RLIMIT_NOFILE)
+    resource.prlimit(relay, resource.RLIMIT_NOFILE, (few, before[1]))
+    used, second = cpu_seconds(relay), house.worker()
+    exchange = house.exchange().hand_to(second)
+    exchange.client.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        exchange.client.recv(1)  # the other worker's connection waits to be accepted
+    assert cpu_seconds(relay) - used < 0.2
+    resource.prlimit(relay, resource.RLIMIT_NOFILE, before)
+    exchange.client.settimeout(PATIENCE)
+    assert exchange.client.recv(len(HEAD)) == HEAD
 
 
 def test_a_relay_that_hangs_is_replaced_and_its_streams_are_broken_off(house: House) -> None:
