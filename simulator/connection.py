@@ -6,8 +6,8 @@ import struct
 from typing import Protocol
 
 from simulator.answers import Answer
-from simulator.behaviour import Behaviour, Engine, Kind
-from simulator.exchange import Exchange
+from simulator.behaviour import Behaviour, Kind
+from simulator.exchange import Exchange, Maker
 from simulator.http import Request, read_request
 from simulator.misbehaviour import perform
 
@@ -15,11 +15,8 @@ _HEAD_BYTES = 1 << 20
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
-class Owner(Protocol):
+class Owner(Maker, Protocol):
     """The process that a connection belongs to."""
-
-    name: str
-    engine: Engine
 
     @property
     def lingers(self) -> bool:
@@ -162,7 +159,7 @@ class Connection(asyncio.Protocol):
         answer, behaviour = owner.begin(request)
         self.answering = True
         try:
-            exchange = Exchange(request, answer, self, owner.engine, owner.name)
+            exchange = Exchange(request, answer, self, owner)
             await perform(exchange, behaviour)
             if not self._leaving:
                 await self._flushed.wait()

@@ -4,8 +4,9 @@ No threads, no clock of its own, no chance: the same jobs at the same times end 
 """
 
 import math
+from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
@@ -70,7 +71,12 @@ class Told:
 
 
 class Cache:
-    """The KV cache: blocks that running requests hold, and idle ones kept until room is needed."""
+    """The KV cache: blocks that running requests hold, and idle ones kept until room is needed.
+
+    A block's name tells all before it, so whoever holds one holds those before it too, and of the
+    idle ones the last of a prompt are the first to go. What is there of a prompt, and what of that
+    is held, is therefore a beginning of it, whose end is found by halving.
+    """
 
     def __init__(self, blocks: int) -> None:
         self._blocks = blocks
@@ -86,20 +92,21 @@ class Cache:
     def hits(self, prefix: Sequence[int]) -> int:
         """How many blocks at the beginning of `prefix` are there."""
         held, idle = self._held, self._idle
-        for count, name in enumerate(prefix):
-            if name not in held and name not in idle:
-                return count
-        return len(prefix)
+        return _beginning(prefix, lambda name: name in held or name in idle)
 
     def hold(self, prefix: Sequence[int], private: int) -> bool:
         """Take what a request needs; False, and nothing is taken, while there is no room."""
         held, idle = self._held, self._idle
-        new = sum(name not in held for name in prefix)
+        shared = _beginning(prefix, held.__contains__)
+        new = len(prefix) - shared
         if len(held) + new + self._private + private > self._blocks:
             return False
-        for name in prefix:
-            held[name] = held.get(name, 0) + 1
-            idle.pop(name, None)
+        there = self.hits(prefix)
+        for name in prefix[:shared]:
+            held[name] += 1
+        for name in prefix[shared:there]:
+            del idle[name]
+        held.update(dict.fromkeys(prefix[shared:], 1))
         self._private += private
         for _ in range(len(held) + len(idle) + self._private - self._blocks):
             idle.popitem(last=False)
@@ -108,14 +115,18 @@ class Cache:
     def release(self, prefix: Sequence[int], private: int) -> None:
         """Give it back; the prompt's blocks stay, and the last of them are the first to go."""
         held, idle = self._held, self._idle
-        for name in reversed(prefix):
-            left = held[name] - 1
-            if left:
-                held[name] = left
-            else:
-                del held[name]
-                idle[name] = None
+        shared = _beginning(prefix, lambda name: held[name] > 1)
+        for name in prefix[:shared]:
+            held[name] -= 1
+        for name in reversed(prefix[shared:]):
+            del held[name]
+            idle[name] = None
         self._private -= private
+
+
+def _beginning(prefix: Sequence[int], true: Callable[[int], bool]) -> int:
+    """How many at the beginning something is `true` of, which is true of none after these."""
+    return bisect_left(prefix, True, key=lambda name: not true(name))
 
 
 class EngineModel:

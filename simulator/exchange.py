@@ -35,17 +35,21 @@ class Wire(Protocol):
         """Send an RST, now."""
 
 
+class Maker(Protocol):
+    """The pod that answers. Its engine may be replaced meanwhile."""
+
+    name: str
+    engine: Engine
+
+
 class Exchange:
     """A request, the answer it deserves, and the wire to put it on."""
 
-    def __init__(
-        self, request: Request, answer: Answer, wire: Wire, engine: Engine, pod: str
-    ) -> None:
+    def __init__(self, request: Request, answer: Answer, wire: Wire, maker: Maker) -> None:
         self.request = request
         self.answer = answer
         self.wire = wire
-        self._engine = engine
-        self._pod = pod
+        self._maker = maker
 
     @property
     def stream(self) -> Stream | None:
@@ -75,7 +79,7 @@ class Exchange:
         headers = [
             ("server", "simulator"),
             ("content-type", EVENT_STREAM if self.stream else self.answer.content_type),
-            ("x-sim-pod", self._pod),
+            ("x-sim-pod", self._maker.name),
             *self.answer.headers,
             *(self.framing() if framing is None else framing),
             *extra,
@@ -88,13 +92,14 @@ class Exchange:
         """Spend the time up to the first byte: of a complete answer, all of its tokens' too."""
         if self.answer.at_once:
             return
-        seconds = self._engine.first_token_seconds + self._engine.token_seconds * self.answer.tokens
+        engine = self._maker.engine
+        seconds = engine.first_token_seconds + engine.token_seconds * self.answer.tokens
         if seconds > 0:
             await asyncio.sleep(seconds)
 
     async def next_token(self) -> None:
         """Spend the time of one token, at least as long as a client needs to read the last one."""
-        await asyncio.sleep(max(self._engine.token_seconds, 0.005))
+        await asyncio.sleep(max(self._maker.engine.token_seconds, 0.005))
 
     async def send_tokens(self, most: int | None = None, *, chunked: bool = True) -> None:
         """Send the beginning and at most `most` tokens; of a complete body, the first half."""
@@ -105,7 +110,7 @@ class Exchange:
         self.wire.write(self.stream.opening(now, chunked=chunked))
         tokens = self.stream.tokens if most is None else min(most, self.stream.tokens)
         if tokens > 0:
-            await _Playback(self.wire, self.stream, chunked).run(tokens, self._engine.token_seconds)
+            await _Playback(self.wire, self.stream, chunked, self._maker).run(tokens)
 
     async def send_body(self, *, chunked: bool = True, closed: bool = True) -> None:
         """Send the body from beginning to end; `closed` with the event that says so."""
@@ -129,33 +134,34 @@ class Exchange:
 class _Playback:
     """The tokens of a stream, each sent by a timer: waking a task for each costs twice as much."""
 
-    def __init__(self, wire: Wire, stream: Stream, chunked: bool) -> None:
+    def __init__(self, wire: Wire, stream: Stream, chunked: bool, maker: Maker) -> None:
         self._wire = wire
+        self._maker = maker
         self._render = stream.token.render_chunk if chunked else stream.token.render
         self._loop = asyncio.get_running_loop()
         self._done = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
 
-    async def run(self, tokens: int, interval: float) -> None:
-        """Send `tokens` tokens, the first at once and the others `interval` seconds apart."""
-        self._step(tokens, interval, self._loop.time())
+    async def run(self, tokens: int) -> None:
+        """Send `tokens` tokens, the first at once and the others at the engine's pace."""
+        self._step(tokens, self._loop.time())
         try:
             await self._done
         finally:
             if self._timer:
                 self._timer.cancel()
 
-    def _step(self, tokens: int, interval: float, due: float) -> None:
+    def _step(self, tokens: int, due: float) -> None:
         now = self._loop.time()
-        pause = interval
+        pause = self._maker.engine.token_seconds
         if self._wire.unread() < _UNREAD_BYTES:
             self._sent += 1
             self._wire.write(self._render(self._sent, now))
         else:
-            pause = max(interval, 0.005)
+            pause = max(pause, 0.005)
         if self._sent == tokens:
             self._done.set_result(None)
             return
         due = max(due + pause, now)  # keeps the rate, and makes up for no time lost
-        self._timer = self._loop.call_at(due, self._step, tokens, interval, due)
+        self._timer = self._loop.call_at(due, self._step, tokens, due)

@@ -46,6 +46,10 @@ class ModelPod:
         """Answer 503 on `/health` only, like an engine under too much load."""
         self._loop.run(self.process.fail_probe())
 
+    def hurry(self) -> None:
+        """Make the rest of all tokens without pauses, also of streams that run."""
+        self._loop.run(self.process.hurry())
+
     def sigterm(self, *, linger: bool = False) -> None:
         """Do what the engine does at SIGTERM.
 

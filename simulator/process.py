@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from simulator import openai
@@ -116,6 +116,10 @@ class PodProcess:
     async def fail_probe(self) -> None:
         """Answer 503 to `/health`, and everything else as before."""
         self._healthy = False
+
+    async def hurry(self) -> None:
+        """Make the rest of all tokens without pauses, also of streams that run."""
+        self.engine = replace(self.engine, token_seconds=0.0)
 
     async def sigterm(self, *, stays: bool = False) -> None:
         """Die, or finish what runs, as the engine does; `stays`: until killed, in any case."""

@@ -4,16 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.catalogue import PAGE, ROWS, page, proofs
+from tests.catalogue import PAGE, ROWS, Proof, page, proofs
+
+
+@pytest.fixture(scope="module")
+def all_proofs() -> list[Proof]:
+    return list(proofs())
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_fault_is_provoked_by_a_test_of_make_test(row: int) -> None:
-    assert [proof for proof in proofs() if proof.row == row and "soak" not in proof.path.parts]
+def test_every_fault_is_provoked_by_a_test_of_make_test(row: int, all_proofs: list[Proof]) -> None:
+    assert [proof for proof in all_proofs if proof.row == row and "soak" not in proof.path.parts]
 
 
-def test_no_test_names_a_fault_that_is_not_listed() -> None:
-    assert {proof.row for proof in proofs()} <= ROWS.keys()
+def test_no_test_names_a_fault_that_is_not_listed(all_proofs: list[Proof]) -> None:
+    assert {proof.row for proof in all_proofs} <= ROWS.keys()
 
 
 def test_the_page_is_up_to_date() -> None:
