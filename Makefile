@@ -25,8 +25,8 @@ lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 22 minutes, BENCH=--help says more
-	$(BIN)/python -m bench.micro
-	$(BIN)/python -m bench $(BENCH)
+	@failed=0; $(BIN)/python -m bench.micro || failed=1; \
+		$(BIN)/python -m bench $(BENCH) || failed=1; exit $$failed
 
 bench-strategies: $(VENV)/.run  ## simulate the strategies behind 1 to 8 gateways: 5 minutes
 	$(BIN)/python -m bench.strategies $(BENCH)

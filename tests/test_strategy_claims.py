@@ -60,6 +60,7 @@ def mix_is_as_good(gateways: int) -> bool:
         of(MIX, workload, what, gateways) <= 1.1 * of("prefix-cache", workload, what, gateways)
         for workload in WORKLOADS
         for what in ("p50", "p99")
+        if (workload, what) != ("skewed", "p99")
     )
 
 
@@ -134,8 +135,9 @@ CLAIMS: list[tuple[str, Callable[[], bool]]] = [
         ),
     ),
     (
-        f"`{MIX}` is about as good as `prefix-cache` or better in everything with one gateway; "
-        "with four or eight `prefix-cache` alone does better where much of a prompt is shared.",
+        f"`{MIX}` is about as good as `prefix-cache` or better with one gateway, but for the "
+        "slowest answers where lengths differ much; with four or eight `prefix-cache` alone does "
+        "better where much of a prompt is shared.",
         lambda: mix_is_as_good(1) and mix_is_behind(4) and mix_is_behind(8),
     ),
     (
