@@ -13,7 +13,7 @@ demo: $(VENV)/.run  ## run the gateway on a pretend cluster, with lines to paste
 	@$(BIN)/python -m simulator.demo
 
 test: $(VENV)/.dev lint audit  ## every check and test there is
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 soak: $(VENV)/.dev  ## minutes of traffic, changes and faults, told in soak-report.md: 10 minutes
 	$(BIN)/python -m pytest tests/soak
