@@ -9,7 +9,7 @@ from collections.abc import Callable
 from relay.lingering import Lingering
 from relay.link import Ending, Link
 from relay.messages import Order, Outcome, Report, unpack
-from relay.sockets import set_reset, shut_down
+from relay.sockets import leaves_room, set_reset, shut_down
 from relay.stream import Stream
 from relay.timers import Timers
 
@@ -215,7 +215,7 @@ class Relay:
         order = Order(**document)  # type: ignore[arg-type]
         # Whichever family they are of: nothing here depends on it, and asking costs system calls.
         sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd) for fd in descriptors]
-        if len(sockets) != 2:  # the kernel had no descriptors left for us
+        if len(sockets) != 2 or not leaves_room(descriptors):
             for one in sockets:
                 one.close()
             why = "no descriptors left"

@@ -3,10 +3,13 @@
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 import struct
 import termios
 from collections.abc import Iterator
+
+_RESERVE = 16
 
 
 def untaken(client: socket.socket) -> int:
@@ -17,6 +20,16 @@ def untaken(client: socket.socket) -> int:
     """
     (size,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))
     return int(size)
+
+
+def leaves_room(descriptors: list[int]) -> bool:
+    """Whether this process may keep `descriptors`, of which the kernel gives the lowest numbers.
+
+    Some are left to workers that are still to come: one that is not accepted would take its relay
+    for hanging, and end it.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most == resource.RLIM_INFINITY or max(descriptors) < most - min(_RESERVE, most // 8)
 
 
 def set_reset(client: socket.socket) -> None:

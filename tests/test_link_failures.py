@@ -275,14 +275,20 @@ def test_a_relay_that_cant_live_is_started_twice_a_second_at_most(house: House) 
     assert 1.0 < time.monotonic() - began < PATIENCE
 
 
+def limited_to(relay: int, more: int) -> tuple[int, int]:
+    """Let the relay have so many descriptors more; returns its limits before."""
+    taken = {int(path.name) for path in Path(f"/proc/{relay}/fd").iterdir()}
+    first_free = min(set(range(len(taken) + 1)) - taken)
+    before = resource.prlimit(relay, resource.RLIMIT_NOFILE)
+    resource.prlimit(relay, resource.RLIMIT_NOFILE, (first_free + more, before[1]))
+    return before
+
+
 def test_a_relay_without_descriptors_waits_for_some(house: House) -> None:
     first = house.worker()
     wait_for(first.link.linked.is_set, "the relay is up")
     relay = house.relay()
-    taken = {int(path.name) for path in Path(f"/proc/{relay}/fd").iterdir()}
-    few = min(set(range(len(taken) + 1)) - taken)
-    before = resource.prlimit(relay, resource.RLIMIT_NOFILE)
-    resource.prlimit(relay, resource.RLIMIT_NOFILE, (few, before[1]))
+    before = limited_to(relay, 0)
     used, second = cpu_seconds(relay), house.worker()
     exchange = house.exchange().hand_to(second)
     exchange.client.settimeout(1.0)
@@ -292,6 +298,24 @@ def test_a_relay_without_descriptors_waits_for_some(house: House) -> None:
     resource.prlimit(relay, resource.RLIMIT_NOFILE, before)
     exchange.client.settimeout(PATIENCE)
     assert exchange.client.recv(len(HEAD)) == HEAD
+
+
+def test_streams_leave_descriptors_to_workers_that_come(house: House) -> None:
+    first = house.worker(tick=0.05)
+    wait_for(first.link.linked.is_set, "the relay is up")
+    relay = house.relay()
+    limited_to(relay, 40)
+    given = [house.exchange().hand_to(first) for _ in range(20)]
+    wait_for(lambda: any(one.account.reports for one in given), "some are refused")
+    others = [house.worker(tick=0.05) for _ in range(3)]
+    refused = [house.exchange().hand_to(worker) for worker in others]
+    assert [one.account.outcome() for one in refused] == ["refused"] * 3
+    running = [one for one in given if not one.account.reports]
+    assert running
+    assert house.relays() == [relay]
+    for one in running:
+        one.endpoint.sendall(in_chunks(b"good"))
+        assert one.account.outcome() == "complete"
 
 
 def test_a_relay_that_hangs_is_replaced_and_its_streams_are_broken_off(house: House) -> None:
