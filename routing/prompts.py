@@ -24,7 +24,7 @@ _SHORT: Final = 8_192
 #: So many places that may be followed by the rest of the body are tried; there are others only
 #: where the same names are used within tools or answers.
 _TRIES: Final = 8
-#: So many blanks may stand before a member's name, and after it.
+#: About so many blanks may stand before and after a member's name; with more it is not found.
 _BLANKS: Final = 64
 _MEMBER: Final = re.compile(
     r'[ \t\r\n]*[{,][ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL
@@ -57,13 +57,18 @@ def _spans(body: bytes, most: int) -> _Spans:
     """The members that matter, as far as `most` bytes tell; mostly the first thousand do."""
     for size in (FIRST_LOOK, most):
         spans: _Spans = {}
-        text, at = _text(body, size), 0
+        text, at, later = _text(body, size), 0, -1
         is_all = size >= min(len(body), most)
         while member := _MEMBER.match(text, at):
             name, start = member[1], member.end()
             if start == len(text) and not is_all:
                 break  # there may be blanks before the value
-            reads = name not in _LONG or _worth_reading(body, start)
+            reads = name not in _LONG or len(body) - start <= _SHORT
+            if not reads:
+                if later < start:  # else what was found before is still to come
+                    window = _later(body, start, start + WINDOW)
+                    later = next((member.start() for member in window), -1)
+                reads = later >= 0
             at = _after(text, start) if reads else 0
             if reads and not at and not is_all:
                 break
@@ -78,11 +83,6 @@ def _spans(body: bytes, most: int) -> _Spans:
 
 def _text(body: bytes, size: int) -> str:
     return str(memoryview(body)[:size], "latin-1")  # a character for each byte
-
-
-def _worth_reading(body: bytes, start: int) -> bool:
-    """Whether to read what begins at `start` to its end, because of what may follow."""
-    return len(body) - start <= _SHORT or any(_later(body, start, start + WINDOW))
 
 
 def _later(body: bytes, start: int, end: int) -> Iterable[re.Match[bytes]]:
