@@ -30,7 +30,7 @@ PICKS = 20_000
 PROMPTS, NEW = 20, 200
 #: Runs until there is no room in the memory of prompts.
 FILLS = MEMORY // len(CUTS) // NEW + 1
-#: Choices that are timed together: a millisecond or two, in which a core is mostly ours alone.
+#: Choices in a row that are judged together: few enough that a core is mostly ours alone.
 BATCH = 20
 #: Microseconds that a choice may take.
 SIMPLE_ALLOWED = 20
@@ -46,8 +46,8 @@ PICK = (
     "in the gateway, which has just looked for the model in it, the body is in the processor's "
     "cache. *Every prompt new* means that none begins like one before, while all "
     f"{MEMORY:,} places of its memory are taken, so that as much is forgotten as is remembered. "
-    f"A run's figure is that of the fastest {BATCH} of "
-    "its picks in a row; the other figures tell what else the machine did."
+    f"A run's figure is that of the fastest {BATCH} of its picks in a row; the other figures tell "
+    "what else the machine did."
 )
 
 

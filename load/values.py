@@ -66,6 +66,7 @@ class LoadSnapshot:
     engines: Mapping[Key, EngineLoad] = field(default_factory=lambda: MappingProxyType({}))
     until: float = -math.inf
     gateways: float = 1.0
+    #: Only ever added to, and only while an endpoint is chosen, under the lock of `InFlight`.
     _pools: dict[Key, PoolLoad] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, endpoints: Sequence[Endpoint]) -> PoolLoad:

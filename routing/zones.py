@@ -15,19 +15,19 @@ class Zone:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        # By the first endpoint of a pool. A reference is replaced, so that readers need no lock.
+        # By the first endpoint of a pool. An entry is replaced as a whole: no lock is needed.
         self._known: dict[Key, tuple[Sequence[Endpoint], Sequence[Endpoint]]] = {}
 
     def nearest(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """What `nearest` says; the same tuple for the same tuple, as long as pools are few."""
         if not self._name:
             return endpoints
+        if not isinstance(endpoints, tuple):  # what is left of a pool, for one request
+            return nearest(endpoints, self._name)
         first = endpoints[0].key
         of, near = self._known.get(first, ((), ()))
-        if of is endpoints:
-            return near
-        near = nearest(endpoints, self._name)
-        if isinstance(endpoints, tuple):  # a list may change
+        if of is not endpoints:
+            near = tuple(nearest(endpoints, self._name))
             if len(self._known) >= MEMORY:
                 self._known.clear()
             self._known[first] = endpoints, near
@@ -40,7 +40,7 @@ def nearest(endpoints: Sequence[Endpoint], zone: str) -> Sequence[Endpoint]:
     Enough are two, and at least half of what each zone would have if they were spread evenly: as
     few as one engine of ten would else get all requests of the gateways beside it.
     """
-    near = tuple(endpoint for endpoint in endpoints if endpoint.zone == zone)
+    near = [endpoint for endpoint in endpoints if endpoint.zone == zone]
     if len(near) < LEAST or len(near) == len(endpoints):
         return endpoints
     zones = len({endpoint.zone for endpoint in endpoints})
