@@ -51,6 +51,24 @@ def load(**fields: float) -> EngineLoad:
     return EngineLoad(**fields)  # type: ignore[arg-type]
 
 
+def test_reports_are_looked_up_once_for_a_pool_and_anew_for_another() -> None:
+    pool = endpoints(3)
+    snapshot = LoadSnapshot({one.key: EngineLoad(running=n) for n, one in enumerate(pool)}, 1e9)
+    found = snapshot.of(pool)
+    assert snapshot.of(pool) is found
+    assert View({}, snapshot).reports(pool).busy() == [0, 1, 2]
+    left = [pool[0], pool[2]]  # for a second attempt
+    assert View({}, snapshot).reports(left).busy() == [0, 2]
+    left.reverse()
+    assert View({pool[0].key: 5}, snapshot).reports(left).busy() == [2, 5]
+    assert snapshot.of(pool) is found
+    begins_alike = (*pool[:1], endpoint(9))
+    view = View({}, snapshot)
+    assert view.reports(begins_alike).busy() == [0, 0]
+    assert view.fell_back
+    assert snapshot.of(begins_alike) is not found
+
+
 def test_least_busy_counts_what_runs_and_what_waits() -> None:
     assert chosen("least-busy", load(running=9), load(running=1, waiting=7)) == {"pod-2"}
 

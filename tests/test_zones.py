@@ -13,7 +13,7 @@ from routing.aside import SetAside
 from routing.inflight import InFlight
 from routing.router import Router
 from routing.view import Query
-from routing.zones import nearest
+from routing.zones import MEMORY, Zone, nearest
 from tests.fakes import Clock, endpoint, store_of
 
 
@@ -43,6 +43,30 @@ def test_the_own_zone_is_preferred_while_it_is_enough(
     there: dict[str, int], chosen: dict[str, int]
 ) -> None:
     assert zones(nearest(spread(**there), "a")) == chosen
+
+
+def test_what_is_near_is_found_once_for_a_pool_and_anew_for_what_is_left_of_it() -> None:
+    zone, pool = Zone("a"), spread(a=3, b=3)
+    near = zone.nearest(pool)
+    assert zones(near) == {"a": 3}
+    assert zone.nearest(pool) is near
+    left = list(pool)
+    del left[1]
+    assert zones(zone.nearest(left)) == {"a": 2}
+    del left[1]
+    assert zones(zone.nearest(left)) == {"a": 1, "b": 3}
+    assert zone.nearest(pool) is near
+    assert zones(zone.nearest(pool[:1] + pool[3:])) == {"a": 1, "b": 3}
+
+
+def test_pools_that_come_and_go_do_not_pile_up() -> None:
+    zone, pool = Zone("a"), spread(a=2, b=1)
+    near = zone.nearest(pool)
+    for number in range(MEMORY):
+        other = tuple(replace(one, address=f"10.9.{number >> 8}.{number & 255}") for one in pool)
+        assert zones(zone.nearest(other)) == {"a": 2}
+    assert zone.nearest(pool) is not near
+    assert zone.nearest(pool) == near
 
 
 def router(zone: str, endpoints: tuple[Endpoint, ...]) -> Router:
