@@ -22,7 +22,7 @@ PODS = 100
 def main() -> None:
     """`KUBECONFIG MODELS RATE BUSY ADDRESS:PORT…`: the model `BUSY` has pods that answer."""
     kubeconfig, models, rate, busy, *pods = sys.argv[1:]
-    os.nice(10)  # a real one would have CPUs of its own
+    os.nice(3)  # a real one would have CPUs of its own
     with Cluster() as cluster:
         for pod in pods:
             cluster.put_slice(slice_of(busy, pod, ready=True))
