@@ -64,7 +64,8 @@ class Traffic:
     def _ask(self, wire: Wire, way: str) -> str:
         if way in LENGTHS:
             answer = wire.send(post(chat_body(way, stream=True))).read_to_the_end()
-            return "" if whole_stream(answer, LENGTHS[way]) else repr(answer)
+            good = whole_stream(answer, LENGTHS[way]) or begins(answer)
+            return "" if good else repr(answer)
         if way == "fresh":
             return wrong_with(wire.send(post(chat_body("short"))).read_to_the_end())
         for _ in range(50):
@@ -76,7 +77,12 @@ class Traffic:
 
 def wrong_with(answer: RawAnswer) -> str:
     good = answer.status == 200 and answer.complete and not answer.reset
-    return "" if good else repr(answer)
+    return "" if good or begins(answer) else repr(answer)
+
+
+def begins(answer: RawAnswer) -> bool:
+    """Whether a gateway says that it knows nothing yet: a Service sends nobody to one so soon."""
+    return answer.status == 503 and answer.value("x-gateway-error") == "endpoints_unknown"
 
 
 @pytest.mark.fault(22)
