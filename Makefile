@@ -24,11 +24,11 @@ lint: $(VENV)/.dev  ## style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 22 minutes, BENCH=--help says more
+bench: $(VENV)/.run  ## compare with nginx, a Rust router and bare WSGI: 24 minutes, BENCH=--help says more
 	@failed=0; $(BIN)/python -m bench.micro || failed=1; \
 		$(BIN)/python -m bench $(BENCH) || failed=1; exit $$failed
 
-bench-strategies: $(VENV)/.run  ## simulate the strategies behind 1 to 8 gateways: 5 minutes
+bench-strategies: $(VENV)/.run  ## simulate the strategies behind 1 to 8 gateways: 6 minutes
 	$(BIN)/python -m bench.strategies $(BENCH)
 
 fuzz: $(VENV)/.run  ## search for input that breaks a parser: 3 minutes, FUZZ_SECONDS=60 for each

@@ -1,4 +1,4 @@
-"""The load of engines as plain immutable values: `EngineLoad`, `LoadSnapshot`, `LoadStore`."""
+"""The load of engines as plain values: `EngineLoad`, `PoolLoad`, `LoadSnapshot`, `LoadStore`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
