@@ -62,14 +62,11 @@ def test_without_replay_a_request_that_may_have_run_is_never_repeated(here: Plac
     assert len(seen_by(*model.pods)) == 1
 
 
-def set_aside_one(here: Place, name: str) -> tuple[Model, Pod]:
-    """Kill one of two pods unnoticed by the API, and ask until it is set aside."""
-    model, failing, _ = set_one_aside(here, name)
-    return model, failing
+def set_aside_one(here: Place, name: str) -> tuple[Model, Pod, float]:
+    """Kill one of two pods unnoticed by the API, and ask until it is set aside.
 
-
-def set_one_aside(here: Place, name: str) -> tuple[Model, Pod, float]:
-    """The same, with a monotonic time before that."""
+    The monotonic time is one before it was.
+    """
     model = here.deploy(name, pods=2)
     failing = model.pods[0]
     process_of(failing).kill()
@@ -88,7 +85,7 @@ def set_one_aside(here: Place, name: str) -> tuple[Model, Pod, float]:
 @pytest.mark.fault(18)
 def test_an_endpoint_that_keeps_failing_is_left_alone_until_its_time_is_over(here: Place) -> None:
     before = refused(here)
-    model, failing = set_aside_one(here, "failing")
+    model, failing, _ = set_aside_one(here, "failing")
     assert refused(here) == before + 3, "after so many failures in a row"
     assert here.gateway.metric("gateway_endpoints", model="failing", state="set_aside") == 1
     assert here.gateway.metric("gateway_endpoints", model="failing", state="ready") == 1
@@ -102,7 +99,7 @@ def test_an_endpoint_that_keeps_failing_is_left_alone_until_its_time_is_over(her
 
 @pytest.mark.fault(18)
 def test_while_an_endpoint_is_set_aside_it_is_not_chosen(here: Place) -> None:
-    model, failing, before_that = set_one_aside(here, "aside")
+    model, failing, before_that = set_aside_one(here, "aside")
     other = model.pods[1].name
     while_aside: list[str | None] = []
 
@@ -123,7 +120,7 @@ def test_while_an_endpoint_is_set_aside_it_is_not_chosen(here: Place) -> None:
 
 @pytest.mark.fault(18)
 def test_a_change_of_its_slice_entry_brings_an_endpoint_back(here: Place) -> None:
-    model, failing = set_aside_one(here, "changing")
+    model, failing, _ = set_aside_one(here, "changing")
     for _ in range(2):  # each time for twice as long: the second would be 2 s
         wait_for(lambda: state_of(here, failing) == "ready", "its time is over")
         wait_for(
