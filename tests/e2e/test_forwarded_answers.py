@@ -217,9 +217,10 @@ def _closed(pod: Pod) -> int:
 
 
 def _has_seen_more(pod: Pod, closed: int) -> bool:
-    """Whether more came from the pod than is read, or made the gateway close a connection.
+    """Whether bytes from the pod lie unread, or more connections to it are closed than `closed`.
 
-    It does at once where the bytes came with the answer's end; others to the pod stay open.
+    The gateway closes one at once where they came together with the answer's end. One in reserve
+    and the scraper's stay open.
     """
     return bytes_left_unread(pod) > 0 or _closed(pod) > closed
 
@@ -232,7 +233,7 @@ def test_bytes_behind_an_answer_are_nobodys(here: Place, canned: CannedPod) -> N
         assert answer.body == b""
     pod = here.cluster.models["llama"].pods[0]
     closed = _closed(pod)
-    for turn in range(3):
+    for turn in range(3):  # each closes one, at the latest when the next request finds the bytes
         assert here.exchange(behaving("extra-bytes")).status == 200
         wait_for(
             partial(_has_seen_more, pod, closed + turn),
