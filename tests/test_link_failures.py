@@ -186,6 +186,9 @@ def test_what_a_relay_said_before_it_died_counts(house: House) -> None:
     assert content_of(first) == (b"first", True)
     second.endpoint.sendall(in_chunks(b"second"))
     assert content_of(second) == (b"second", True)
+    later = house.exchange().hand_to(worker)
+    # The relay says what has ended before it does anything else, but after the client has it all.
+    assert later.client.recv(len(HEAD)) == HEAD
     relay = house.relay()
     with house.relay_stopped():
         third.hand_to(worker)  # which it does not read
