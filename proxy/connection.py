@@ -89,11 +89,13 @@ class Connection:
         self._begun_at = clock()
         self._received, self._answered, self._request_sent = b"", False, False
         parts = (head + body,) if len(body) <= _RECEIVE_BYTES else (head, body)
-        with contextlib.suppress(OSError):  # told by the response that comes or does not
+        try:
             for part in parts:
                 if not (yield from self._send_part(part, deadline, clock)):
                     return
-            self._request_sent = True
+        except OSError:
+            return  # told by the response that comes or does not
+        self._request_sent = True
 
     def _send_part(self, part: bytes, deadline: float, clock: Callable[[], float]) -> Steps[bool]:
         """Send `part`; false if the endpoint did not wait for all of it."""
@@ -147,18 +149,16 @@ class Connection:
     ) -> Steps[tuple[bytes, bytes]]:
         """Bytes up to the next empty line, and those after it."""
         while (end := received.find(b"\r\n\r\n")) < 0:
-            if len(received) > MAX_HEAD_BYTES or not received.startswith(b"HTTP/"[: len(received)]):
-                raise ResponseInvalid("protocol_error", "this is no HTTP/1.1 response")
-            if received.count(b"\n") != received.count(b"\r\n"):  # its end would never be found
-                raise ResponseInvalid("protocol_error", "a line of the head ends without CRLF")
+            if received:
+                _check_beginning(received)
             received += yield from self._receive_head_part(deadline, clock)
         if end > MAX_HEAD_BYTES:
             raise ResponseInvalid("protocol_error", "the response's head is too large")
         return received[:end], received[end + 4 :]
 
     def _receive_head_part(self, deadline: float, clock: Callable[[], float]) -> Steps[bytes]:
+        # It is looked first: an endpoint nearby may have answered while it was sent to.
         while True:
-            yield Ready(self.socket.fileno(), deadline)
             try:
                 data = self.socket.recv(_RECEIVE_BYTES)
                 break
@@ -167,6 +167,7 @@ class Connection:
                     raise ResponseTimeout("timeout", "no response head within the limit") from None
             except OSError as error:
                 raise self._ended(str(error), clock) from error
+            yield Ready(self.socket.fileno(), deadline)
         if not data:
             raise self._ended("the connection closed", clock)
         self._answered = True
@@ -244,6 +245,14 @@ def _outcome(connecting: socket.socket, timeout: float) -> Steps[int]:
         if not is_ready(Ready(connecting.fileno(), 0.0, to_write=True)):
             return errno.ETIMEDOUT
     return connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _check_beginning(received: bytes) -> None:
+    """Raise `ResponseInvalid` unless this may become a response's head."""
+    if len(received) > MAX_HEAD_BYTES or not received.startswith(b"HTTP/"[: len(received)]):
+        raise ResponseInvalid("protocol_error", "this is no HTTP/1.1 response")
+    if received.count(b"\n") != received.count(b"\r\n"):  # its end would never be found
+        raise ResponseInvalid("protocol_error", "a line of the head ends without CRLF")
 
 
 def _only_informational(received: bytes) -> bool:

@@ -48,6 +48,16 @@ def exchange(
     return carry_out(connection.receive_head(deadline, time.monotonic))
 
 
+def test_an_answer_that_is_there_is_not_waited_for() -> None:
+    with connected(sending(OK)) as connection:
+        carry_out(connection.send(REQUEST_HEAD % 2, b"{}", soon(), time.monotonic))
+        assert select.select([connection.socket], [], [], PATIENCE)[0]
+        waits = connection.receive_head(soon(), time.monotonic)
+        with pytest.raises(StopIteration) as end:
+            next(waits)
+    assert end.value.value[0].status == 200
+
+
 def failure_of(
     script: Script, *, seconds: float = PATIENCE, reused: bool = False
 ) -> UpstreamFailure:
