@@ -41,6 +41,9 @@ log = logging.getLogger("gateway.proxy")
 STRATEGY_HEADER = "routing-strategy"
 #: Names the conversation a request belongs to, for `session-affinity`.
 SESSION_HEADER = "x-session-id"
+#: The two as `Call.fields` has them.
+_STRATEGY_FIELD = STRATEGY_HEADER.title()
+_SESSION_FIELD = SESSION_HEADER.title()
 #: The status under which logs and metrics have a request whose client left, as nginx has it.
 _CLIENT_LEFT = 499
 #: What an engine serves to clients. Its other paths (adapters, weights, profiling) stay private.
@@ -182,7 +185,7 @@ class InferenceHandler:
         target = call.target
         self.authorize(call.fields.get("Authorization"))
         yield from self._admit(call, place)
-        strategy = call.fields.get(STRATEGY_HEADER.title(), "").strip() or None
+        strategy = call.fields.get(_STRATEGY_FIELD, "").strip() or None
         content = read_body(call, self._max_body_bytes)
         if len(content) > LITTLE_BYTES or call.path.startswith("/v1/audio/"):
             yield BLOCKING  # looking through it takes time, through a form even more
@@ -219,10 +222,10 @@ class InferenceHandler:
         self, call: Call, named: Named, strategy: str | None, record: RequestRecord
     ) -> Candidates:
         """Begin to choose an endpoint; raises as `Router.candidates` does."""
-        model = self.naming.known(named)
-        record.names(model, strategy)
-        query = Query(model, call.fields.get(SESSION_HEADER.title(), ""), named.body)
-        return self._router.candidates(query, strategy)
+        pool = self.naming.known(named)
+        record.names(pool.model, strategy)
+        query = Query(pool.model, call.fields.get(_SESSION_FIELD, ""), named.body)
+        return self._router.candidates(query, strategy, pool)
 
     def _pass_on(
         self,

@@ -63,14 +63,14 @@ class Naming:
         changed = renamed(body, content_type, model, may_be_form=may_be_form)
         return Named(model, changed, alias=name)
 
-    def known(self, named: Named) -> str:
-        """The name of the model that is to answer.
+    def known(self, named: Named) -> Pool:
+        """The pool of the model that is to answer.
 
         Raises `ModelUnknown`, and what `SnapshotStore.snapshot` raises.
         """
         if named.alias is None:
             return self._router.known(named.model)
-        return self.pool(named.alias).model
+        return self.pool(named.alias)
 
     def listed(self, models: Mapping[str, Pool]) -> dict[str, Pool]:
         """The names that requests may use: those of `models`, and aliases of known ones."""
@@ -88,7 +88,7 @@ class Naming:
         if model is None:
             return self._router.pool(name)
         try:
-            return self._router.pool(self._router.known(model))
+            return self._router.known(model)
         except ModelUnknown:
             raise ModelUnknown(
                 f"the model {name!r} stands for {model!r}, which does not exist"

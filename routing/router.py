@@ -64,26 +64,31 @@ class Router:
         """Whether a request must name its model."""
         return not self._service
 
-    def known(self, model: str | None) -> str:
-        """The model a request is for, whatever it names in single-service mode.
+    def known(self, model: str | None) -> Pool:
+        """The pool of the model a request is for, whatever it names in single-service mode.
 
         Raises `ModelUnknown`, and what `SnapshotStore.snapshot` raises.
         """
-        return self.pool(self._service or model or "").model
+        return self.pool(self._service or model or "")
 
-    def candidates(self, query: Query, strategy: str | None) -> "Candidates":
+    def candidates(
+        self, query: Query, strategy: str | None, pool: Pool | None = None
+    ) -> "Candidates":
         """Begin to choose for one request, by the default strategy if it names none.
 
-        Raises `UnknownStrategy`, `ModelUnknown`, `NoReadyEndpoints`, and what
-        `SnapshotStore.snapshot` raises.
+        `pool` is its model's, if it was looked up just now. Raises `UnknownStrategy`,
+        `ModelUnknown`, `NoReadyEndpoints`, and what `SnapshotStore.snapshot` raises.
         """
         name = strategy or self._default
         name = ALIASES.get(name, name)
         chosen = self._strategies.get(name)
-        self.eligible(self.pool(query.model))
+        if pool is None:
+            pool = self.pool(query.model)
+        self.eligible(pool)
         chosen.prepare(query)
         query.body = b""  # it may be large, and nothing else is read from it
-        return Candidates(self, query, chosen, name if name in STRATEGIES else "mix")
+        label = name if name in STRATEGIES else "mix"
+        return Candidates(self, query, chosen, label, pool)
 
     def preferred(
         self, pool: Pool, endpoints: Sequence[Endpoint], *, everywhere: bool
@@ -119,47 +124,50 @@ class Router:
 class Candidates:
     """The endpoints one request may try, one after the other, none of them twice.
 
-    Each is chosen when it is asked for, from the newest snapshot: an endpoint that began to
-    terminate while another was tried is not among them.
+    The first is to be asked for at once, and comes from `pool`. Each further one is chosen when it
+    is asked for, from the newest snapshot: an endpoint that began to terminate while another was
+    tried is not among them.
     """
 
-    def __init__(self, router: Router, query: Query, strategy: Strategy, label: str) -> None:
+    def __init__(
+        self, router: Router, query: Query, strategy: Strategy, label: str, pool: Pool
+    ) -> None:
         self.model = query.model
         self._router = router
         self._query = query
         self._strategy = strategy
         self._label = label
+        self._pool = pool
         # It is for the sake of sessions that gateways of all zones come to the same choice.
         self._everywhere = strategy.spans_zones and bool(query.session)
         self._tried: set[Key] = set()
 
     def take(self) -> Lease | None:
-        """Choose the next endpoint and count the request on it; None if no other is left.
-
-        The first time it raises as `Router.candidates` does when by now there is none at all.
-        """
-        try:
-            pool = self._router.pool(self.model)
-            untried: Sequence[Endpoint] = self._router.eligible(pool)
-        except _NONE_ROUTABLE:
-            if not self._tried:
-                raise
+        """Choose the next endpoint and count the request on it; None if no other is left."""
+        router = self._router
+        untried = self._untried() if self._tried else router.eligible(self._pool)
+        if not untried:
             return None
-        if self._tried:
-            untried = [endpoint for endpoint in untried if endpoint.key not in self._tried]
-            if not untried:
-                return None
-        lease = self._router.in_flight.pick(
+        lease = router.in_flight.pick(
             self._strategy,
-            self._router.preferred(pool, untried, everywhere=self._everywhere),
+            router.preferred(self._pool, untried, everywhere=self._everywhere),
             self._query,
-            self._router.loads.snapshot(),
+            router.loads.snapshot(),
         )
         if lease.fell_back:
             STRATEGY_FALLBACKS.labels(self._label).inc()
         self._tried.add(lease.endpoint.key)
-        self._router.aside.chosen(lease.endpoint)
+        router.aside.chosen(lease.endpoint)
         return lease
+
+    def _untried(self) -> Sequence[Endpoint]:
+        """The endpoints that are routable by now and were not tried."""
+        try:
+            self._pool = self._router.pool(self.model)
+            routable = self._router.eligible(self._pool)
+        except _NONE_ROUTABLE:
+            return ()
+        return [endpoint for endpoint in routable if endpoint.key not in self._tried]
 
     def is_sound(self, endpoint: Endpoint) -> bool:
         """Whether `endpoint` has not failed since it last answered."""
