@@ -1,6 +1,5 @@
 """What the loop waits for: descriptors, and what is called when one of them is ready."""
 
-import contextlib
 import select
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
@@ -19,6 +18,7 @@ class HasFileno(Protocol):
 
 File = int | HasFileno
 Callback = Callable[[Any], object]
+_Watched = tuple[File, Callback, select.epoll]
 
 _MASKS = {
     EVENT_READ: select.EPOLLIN,
@@ -33,40 +33,51 @@ class Epoll:
 
     The former makes an object for each registration and for each event, and costs four times as
     much; the loop needs three of them for every request.
+
+    Those that are `urgent` are looked at again before each of the others: what has been begun ends
+    before something new begins, however much of that has come at once.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._watched: dict[int, tuple[File, Callback]] = {}
+        self._urgent = select.epoll()
+        self._watched: dict[int, _Watched] = {}
+        self.register(self._urgent, EVENT_READ, _nothing)
 
-    def register(self, file: File, events: int, callback: Callback) -> None:
+    def register(
+        self, file: File, events: int, callback: Callback, *, urgent: bool = False
+    ) -> None:
         """Call `callback` with `file` when it is ready for one of `events`.
 
         Raises `ValueError` for a closed file, `OSError` for one that is watched already.
         """
         number = _number(file)
-        self._epoll.register(number, _MASKS[events])
-        self._watched[number] = file, callback
+        epoll = self._urgent if urgent else self._epoll
+        epoll.register(number, _MASKS[events])
+        self._watched[number] = file, callback, epoll
 
     def modify(self, file: File, events: int, callback: Callback) -> None:
         """The same for a file that is watched already; raises `KeyError` for another."""
         number = _number(file)
         if number not in self._watched:
             raise KeyError(number)
-        self._epoll.modify(number, _MASKS[events])
-        self._watched[number] = file, callback
+        epoll = self._watched[number][2]
+        epoll.modify(number, _MASKS[events])
+        self._watched[number] = file, callback, epoll
 
     def unregister(self, file: File) -> None:
         """Watch `file` no more; raises `KeyError` if it was not."""
         number = _number(file)
-        del self._watched[number]
-        with contextlib.suppress(OSError):  # a descriptor that was closed is watched no more
-            self._epoll.unregister(number)
+        epoll = self._watched.pop(number)[2]
+        try:
+            epoll.unregister(number)
+        except OSError:
+            pass  # a descriptor that was closed is watched no more
 
     @property
     def count(self) -> int:
         """How many files are watched."""
-        return len(self._watched)
+        return len(self._watched) - 1
 
     def turn(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds, and call back for all that are ready; whether any was.
@@ -74,17 +85,30 @@ class Epoll:
         One that is not watched any more when it is its turn, because of another's callback, is left
         out, also if its descriptor has a new owner by then.
         """
-        watched = self._watched
-        ready = [(number, watched[number]) for number, _ in self._epoll.poll(timeout)]
+        ready = self._ready(self._epoll, timeout)
         for number, what in ready:
-            if watched.get(number) is what:
-                file, callback = what
-                callback(file)
+            for first, its in self._ready(self._urgent, 0):
+                self._call(first, its)
+            self._call(number, what)
         return bool(ready)
+
+    def _ready(self, epoll: select.epoll, timeout: float) -> list[tuple[int, _Watched]]:
+        watched = self._watched
+        return [(number, watched[number]) for number, _ in epoll.poll(timeout)]
+
+    def _call(self, number: int, what: _Watched) -> None:
+        if self._watched.get(number) is what:
+            file, callback, _ = what
+            callback(file)
 
     def close(self) -> None:
         """Watch nothing any more."""
         self._epoll.close()
+        self._urgent.close()
+
+
+def _nothing(_: object) -> None:
+    """Those that are urgent are looked at anyway."""
 
 
 def _number(file: File) -> int:

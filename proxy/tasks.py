@@ -64,7 +64,7 @@ class Task:
         loop = self._loop
         self._source = step.descriptor
         events = selectors.EVENT_WRITE if step.to_write else selectors.EVENT_READ
-        loop.poller.register(self._source, events, self.go_on)
+        loop.poller.register(self._source, events, self.go_on, urgent=True)
         if step.deadline - loop.clock() < STEP_SECONDS:
             loop.soon.set(self, step.deadline)
         else:
@@ -89,21 +89,21 @@ class Soon:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._numbers = itertools.count()
-        self._due: list[tuple[float, int, Task]] = []
+        self.due: list[tuple[float, int, Task]] = []
 
     def set(self, task: Task, when: float) -> None:
         """Tell `task` then, unless it has another deadline by that time."""
         task.deadline = when
-        heapq.heappush(self._due, (when, next(self._numbers), task))
+        heapq.heappush(self.due, (when, next(self._numbers), task))
 
     def wait(self, most: float) -> float:
         """Seconds until the first, but no more than `most`."""
-        return min(most, max(0.0, self._due[0][0] - self._clock())) if self._due else most
+        return min(most, max(0.0, self.due[0][0] - self._clock())) if self.due else most
 
     def expire(self) -> None:
         """Tell those whose deadline has passed."""
         now = self._clock()
-        while self._due and self._due[0][0] <= now:
-            when, _, task = heapq.heappop(self._due)
+        while self.due and self.due[0][0] <= now:
+            when, _, task = heapq.heappop(self.due)
             if task.deadline == when:
                 task.expired()

@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import select
+import selectors
 import signal
 import socket
 import sys
@@ -44,6 +45,8 @@ RELAY_SECONDS = 1.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds without a further attempt when the process has no file descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
+#: Seconds between two looks at what is not an event: deadlines, the parent, a full house.
+_HOUSEKEEPING_SECONDS: Final = 0.02
 #: Seconds between two log lines that say so.
 _COMPLAINT_SECONDS: Final = 1.0
 #: Seconds a connection is spared while descriptors lack, which are not for connections alone.
@@ -65,6 +68,7 @@ class GatewayWorker(ThreadWorker):
     """
 
     _notifies_again = 0.0
+    _accepting: bool  # gunicorn's
     poller: Any  # ours, not gunicorn's
     #: What the arbiter's handler, which a fork inherits, got before ours were in place.
     early_signals: queue.SimpleQueue[int]
@@ -120,6 +124,7 @@ class GatewayWorker(ThreadWorker):
         self.poller.close()  # nothing is registered yet
         self.poller = Epoll()
         self._names = {listener: listener.getsockname() for listener in self.sockets}
+        self._families = {listener: int(listener.family) for listener in self.sockets}
         self._lingering = Lingering(self.poller, self._lingered)
         self._clients: set[Client] = set()
         self._room = Room(self.worker_connections, self._clients, self._lingering)
@@ -157,22 +162,43 @@ class GatewayWorker(ThreadWorker):
             listener.close()
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Watch the listeners or not; not while there are no file descriptors."""
-        if not enabled or time.monotonic() >= self._accepts_again:
-            super().set_accept_enabled(enabled)
+        """Watch the listeners or not; not while there are no file descriptors.
+
+        Who is new waits for one event, not for all that came before: on a busy loop a stream would
+        else get its first token after many others' requests.
+        """
+        if enabled == self._accepting or (enabled and time.monotonic() < self._accepts_again):
+            return
+        for listener in self.sockets:
+            if enabled:
+                listener.setblocking(False)
+                self.poller.register(listener, selectors.EVENT_READ, self.accept, urgent=True)
+            else:
+                self.poller.unregister(listener)
+        self._accepting = bool(enabled)
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
-        """One turn of the loop."""
+        """Turns of the loop, until it is time again for what gunicorn does between two of them.
+
+        That is housekeeping, and takes longer than a turn itself.
+        """
         if self._accepts_again:
             timeout = ACCEPT_PAUSE_SECONDS
             if time.monotonic() >= self._accepts_again:
                 self._accepts_again = 0.0
         if self.nr_conns > self._usual:
             timeout = self._relieve()
-        most = self.deadlines.wait(1.0 if timeout is None else timeout)
-        self.poller.turn(self.soon.wait(most))
-        self.soon.expire()
-        self.settle()
+        wait = self.deadlines.wait(1.0 if timeout is None else timeout)
+        ends = time.monotonic() + _HOUSEKEEPING_SECONDS
+        while True:
+            self.poller.turn(self.soon.wait(wait) if self.soon.due else wait)
+            if self.soon.due:
+                self.soon.expire()
+            self.settle()
+            wait = ends - time.monotonic()
+            usual = self.alive and self._accepting and self.nr_conns <= self._usual
+            if wait <= 0 or not usual:
+                return
 
     def _relieve(self) -> float:
         """Make room, but do not look at all connections in vain each turn; seconds until again."""
@@ -194,7 +220,9 @@ class GatewayWorker(ThreadWorker):
 
     def _take(self, listener: socket.socket) -> bool:
         try:
-            client, address = listener.accept()
+            # `accept` asks the listener for its family and type, which are made enums each time.
+            descriptor, address = listener._accept()  # type: ignore[attr-defined]
+            client = socket.socket(self._families[listener], socket.SOCK_STREAM, fileno=descriptor)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 self._pause_accepting(error)
@@ -334,5 +362,7 @@ class GatewayWorker(ThreadWorker):
 
 def _asks_to_close(fields: Iterable[tuple[str, str]]) -> bool:
     """Whether `close` is among the options of `Connection`; gunicorn sees it only alone."""
-    options = (value.lower().split(",") for name, value in fields if name == "CONNECTION")
-    return any(option.strip() == "close" for listed in options for option in listed)
+    for name, value in fields:
+        if name == "CONNECTION" and "close" in [x.strip() for x in value.lower().split(",")]:
+            return True
+    return False

@@ -88,6 +88,47 @@ def test_a_new_owner_of_a_descriptor_does_not_get_the_former_one_s_event(epoll: 
         one.close()
 
 
+def test_what_is_urgent_comes_before_each_of_the_others(epoll: Epoll) -> None:
+    pairs = [socket.socketpair() for _ in range(4)]
+    called: list[str] = []
+    early, late = (ours for ours, _ in pairs[2:])
+
+    def other(file: socket.socket) -> None:
+        called.append("other")
+        epoll.unregister(file)
+        pairs[3][1].send(b"x")  # the late one is ready only now, within this very turn
+
+    def urgent(file: socket.socket) -> None:
+        called.append("early" if file is early else "late")
+        epoll.unregister(file)
+
+    for ours, theirs in pairs[:2]:
+        epoll.register(ours, EVENT_READ, other)
+        theirs.send(b"x")
+    for ours in (early, late):
+        epoll.register(ours, EVENT_READ, urgent, urgent=True)
+    pairs[2][1].send(b"x")
+    assert epoll.turn(5)
+    assert called == ["early", "other", "late", "other"]
+    for one in (one for both in pairs for one in both):
+        one.close()
+
+
+def test_what_is_urgent_ends_the_wait_by_itself(epoll: Epoll, pair: Pair) -> None:
+    ours, theirs = pair
+    called: list[object] = []
+    epoll.register(ours, EVENT_READ, called.append, urgent=True)
+    assert not epoll.turn(0)
+    theirs.send(b"x")
+    assert epoll.turn(5)
+    assert called == [ours]
+    epoll.modify(ours, EVENT_WRITE, lambda _: called.append("write"))
+    assert epoll.turn(5)
+    assert called == [ours, "write"]
+    epoll.unregister(ours)
+    assert not epoll.turn(0)
+
+
 def test_a_descriptor_that_was_closed_can_be_taken_out(epoll: Epoll, pair: Pair) -> None:
     number = os.dup(pair[0].fileno())
     epoll.register(number, EVENT_READ, lambda _: None)

@@ -1,7 +1,9 @@
 """What the worker assumes of gunicorn's private parts. Fails first when gunicorn is changed."""
 
 import inspect
+import os
 import re
+import selectors
 import socket
 import time
 from typing import Any
@@ -17,8 +19,11 @@ from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from proxy.answering import AnswerHead, create, end_of
 from proxy.arrival import Arrival, _Memory
+from proxy.deadlines import Deadlines
+from proxy.epoll import Epoll
 from proxy.secure import ClientConnection
 from proxy.sending import Collected, End
+from proxy.tasks import Soon
 from proxy.threads import Threads
 from proxy.worker import GatewayWorker
 from tests.harness import ROOT
@@ -96,6 +101,46 @@ def test_no_attribute_of_gunicorns_is_replaced_by_accident() -> None:
         assert f"self.{name} " not in theirs
 
 
+def test_a_listener_of_python_accepts_descriptors() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        accept = getattr(listener, "_accept", None)
+        assert accept is not None, "this Python's sockets have no `_accept`; use `accept`"
+        descriptor, address = accept()
+        os.close(descriptor)
+        assert address == client.getsockname()
+
+
+def test_the_loop_comes_back_for_housekeeping_however_much_there_is_to_do() -> None:
+    worker: Any = GatewayWorker.__new__(GatewayWorker)
+    worker.poller = Epoll()
+    worker.clock = time.monotonic
+    worker.deadlines, worker.soon = Deadlines(time.monotonic), Soon(time.monotonic)
+    worker.settle = lambda: None
+    worker.alive = worker._accepting = True
+    worker.nr_conns, worker._usual, worker._accepts_again = 0, 1, 0.0
+    turns: list[object] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"x")  # which nobody reads: it is ready in each turn
+        worker.poller.register(ours, selectors.EVENT_READ, turns.append)
+        started = time.monotonic()
+        worker.wait_for_and_dispatch_events(1.0)
+        assert time.monotonic() - started < 1.0
+        assert len(turns) > 1
+        for name, value in (("alive", False), ("_accepting", False), ("nr_conns", 2)):
+            turns.clear()
+            before = getattr(worker, name)
+            setattr(worker, name, value)
+            worker._relieve = lambda: 0.0
+            worker.wait_for_and_dispatch_events(1.0)
+            setattr(worker, name, before)
+            assert len(turns) == 1, f"{name} is looked at after each turn"
+    worker.poller.close()
+
+
 @pytest.mark.parametrize("name", ["enqueue_req", "finish_request"])
 def test_every_method_that_is_called_is_there(name: str) -> None:
     assert callable(getattr(ThreadWorker, name))
@@ -119,9 +164,13 @@ ASSUMED = {
         ThreadWorker.wait_for_and_dispatch_events,
         "self.poller.select(timeout)",
     ),
-    "callbacks come third": (
+    "the listeners are watched by what we replace": (
         ThreadWorker.set_accept_enabled,
         "self.poller.register(listener, selectors.EVENT_READ, self.accept)",
+    ),
+    "callbacks come third": (
+        ThreadWorker.run,
+        "selectors.EVENT_READ,\n                             self.method_queue.run_callbacks)",
     ),
     "the loop asks each turn whether to accept": (
         ThreadWorker.run,
