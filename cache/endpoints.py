@@ -33,16 +33,14 @@ class Endpoint:
     triggered: str | None = field(default=None, repr=False, compare=False)
     #: Address and port: what in-flight counts and connections belong to.
     key: Key = field(init=False, repr=False, compare=False)
+    #: `address:port` as a URL or `Host` header carries it (RFC 3986 §3.2.2).
+    authority: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Make the key once here: a request looks at those of its whole pool."""
+        """Put these together once here: every request needs them."""
         object.__setattr__(self, "key", (self.address, self.port))
-
-    @property
-    def authority(self) -> str:
-        """`address:port` as a URL or `Host` header carries it (RFC 3986 §3.2.2)."""
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        object.__setattr__(self, "authority", f"{host}:{self.port}")
 
     @property
     def name(self) -> str:

@@ -58,7 +58,6 @@ class AnswerBody:
         self._stream = answer.reply.stream
         self._status = head.status
         self._is_event_stream = head.is_event_stream
-        self._takes_event = head.takes_event
         self._record = record
         self._drain = drain
         self._place = place
@@ -165,9 +164,10 @@ class AnswerBody:
             self._broken = True
             error = self._error(failure)
             self._record.failed(error.code, str(failure))
-            if self._takes_event:
+            takes_event = self._answer.reply.head.takes_event
+            if takes_event:
                 yield error.event()
-            raise AnswerBroken(error.message, told=self._takes_event) from failure
+            raise AnswerBroken(error.message, told=takes_event) from failure
 
     def _error(self, failure: UpstreamFailure) -> GatewayError:
         if self._drain.over:

@@ -17,17 +17,13 @@ class Drain:
         self._timer.daemon = True
         self._lock = threading.Lock()  # guards: the step from not begun to begun
         self._begun = threading.Event()
-        self._over = threading.Event()
+        #: Whether the grace is over, so that everything still running is being ended.
+        self.over = False
 
     @property
     def begun(self) -> bool:
         """Whether the worker was told to stop."""
         return self._begun.is_set()
-
-    @property
-    def over(self) -> bool:
-        """Whether the grace is over, so that everything still running is being ended."""
-        return self._over.is_set()
 
     def begin(self) -> None:
         """Start to drain. Idempotent: a second signal does not change the first one's deadline."""
@@ -38,5 +34,5 @@ class Drain:
         self._timer.start()
 
     def _end(self) -> None:
-        self._over.set()
+        self.over = True
         self._at_end()

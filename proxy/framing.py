@@ -42,7 +42,10 @@ class Head:
 
     def tokens(self, name: str) -> list[str]:
         """The elements of a comma-separated list field, in lower case."""
-        return [part.strip(" \t").lower() for v in self.values(name) for part in v.split(",")]
+        values = self._values.get(name)
+        if values is None:
+            return []
+        return [part.strip(" \t").lower() for part in ",".join(values).split(",")]
 
     @property
     def is_event_stream(self) -> bool:

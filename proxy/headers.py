@@ -54,12 +54,18 @@ def for_upstream(fields: Fields, own: Mapping[str, str], *, drop: Iterable[str] 
 
     `own` are the gateway's fields; `drop` names further ones that don't pass, in lower case.
     """
-    lowered = [(name.lower(), name, value) for name, value in fields]
-    dropped = {*_connection_options(lowered), *drop}
-    lines = [f"{name}: {value}\r\n" for name, value in own.items()]
-    for low, name, value in lowered:
-        if not (low in _NEVER_UPSTREAM or low in dropped or low.startswith("x-forwarded")):
-            lines.append(f"{name}: {value}\r\n")
+    lines, passing, dropped = [], [], set(drop)
+    for name, value in own.items():
+        lines.append(f"{name}: {value}\r\n")
+    for name, value in fields:
+        low = name.lower()
+        if low == "connection":
+            dropped.update(_options(value))
+        elif not (low in _NEVER_UPSTREAM or low.startswith("x-forwarded")):
+            passing.append((low, f"{name}: {value}\r\n"))
+    for low, line in passing:
+        if low not in dropped:
+            lines.append(line)
     return "".join(lines).encode("latin-1")
 
 
@@ -68,26 +74,21 @@ def for_client(fields: Fields, *, bodyless: bool = False) -> list[tuple[str, str
 
     A `bodyless` one is a 204, which must not tell a length (RFC 9110 §8.6).
     """
-    lowered = [(name.lower(), name, value) for name, value in fields]
+    passing: list[tuple[str, tuple[str, str]]] = []
+    dropped: set[str] = set()
+    for name, value in fields:
+        low = name.lower()
+        if low == "connection":
+            dropped.update(_options(value))
+        elif low not in _NEVER_TO_CLIENT:
+            passing.append((low, (name, value)))
     # An endpoint that calls its own framing an option is not believed: its client needs it.
-    dropped = _connection_options(lowered) - {"content-length"}
+    dropped.discard("content-length")
     if bodyless:
         dropped.add("content-length")
-    return [
-        (name, value)
-        for low, name, value in lowered
-        if not (low in _NEVER_TO_CLIENT or low in dropped)
-    ]
+    return [field for low, field in passing if low not in dropped]
 
 
-def _connection_options(lowered: Iterable[tuple[str, str, str]]) -> set[str]:
-    """The fields that `Connection` declares to be about this connection.
-
-    Of each field it is told the name in lower case, the name as it came, and the value.
-    """
-    return {
-        option.strip().lower()
-        for low, _, value in lowered
-        if low == "connection"
-        for option in value.split(",")
-    }
+def _options(connection: str) -> Iterable[str]:
+    """The fields that a value of `Connection` declares to be about this connection."""
+    return (option.strip().lower() for option in connection.split(","))

@@ -16,18 +16,16 @@ def head_of(answer: Response, *, closes: bool, chunked: bool) -> bytes:
 
     `closes` says that the connection ends after the answer, `chunked` that its body is.
     """
-    names = {name.lower() for name, _ in answer.fields}
-    lines = [f"HTTP/1.1 {answer.status}\r\n"]
-    if "server" not in names:
-        lines.append(f"Server: {_SERVER}\r\n")
-    if "date" not in names:
-        lines.append(f"Date: {_date(int(time.time()))}\r\n")
-    lines.append("Connection: close\r\n" if closes else "Connection: keep-alive\r\n")
-    if chunked:
-        lines.append("Transfer-Encoding: chunked\r\n")
-    lines.extend([f"{name}: {value}\r\n" for name, value in answer.fields])
-    lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+    names, lines = set(), []
+    for name, value in answer.fields:
+        names.add(name.lower())
+        lines.append(f"{name}: {value}\r\n")
+    server = "" if "server" in names else f"Server: {_SERVER}\r\n"
+    date = "" if "date" in names else f"Date: {_date(int(time.time()))}\r\n"
+    connection = "close" if closes else "keep-alive"
+    coding = "Transfer-Encoding: chunked\r\n" if chunked else ""
+    first = f"HTTP/1.1 {answer.status}\r\n{server}{date}Connection: {connection}\r\n{coding}"
+    return f"{first}{''.join(lines)}\r\n".encode("latin-1")
 
 
 def in_one_chunk(content: bytes) -> bytes:

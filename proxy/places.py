@@ -11,11 +11,16 @@ _MOST_IN_LINE = 4
 
 
 class Places:
-    """`count` of them, and a short line of those who wait."""
+    """`count` of them, and a short line of those who wait.
+
+    A semaphore of `threading` would do, if taking one did not run four functions of Python's.
+    """
 
     def __init__(self, count: int) -> None:
-        self.free = threading.BoundedSemaphore(count)
-        self.line = threading.BoundedSemaphore(_MOST_IN_LINE)
+        self.lock = threading.Lock()  # guards: free, waiting
+        self.back = threading.Condition(self.lock)  # a place came back while somebody waited
+        self.free = count
+        self.waiting = 0
 
 
 class Place:
@@ -29,23 +34,38 @@ class Place:
 
     def take(self) -> bool:
         """Take a free one; false if there is none."""
-        self._taken = self._places.free.acquire(blocking=False)
+        places = self._places
+        with places.lock:
+            if places.free:
+                places.free -= 1
+                self._taken = True
         return self._taken
 
     def wait(self) -> Steps[bool]:
         """Wait a moment for one; false if none came back, or others wait already."""
-        line = self._places.line
-        if not line.acquire(blocking=False):
-            return False
+        places = self._places
+        with places.lock:
+            if places.waiting == _MOST_IN_LINE:
+                return False
+            places.waiting += 1
         try:
             yield BLOCKING
-            self._taken = self._places.free.acquire(timeout=_SECONDS)
+            with places.lock:
+                if places.back.wait_for(lambda: places.free, _SECONDS):
+                    places.free -= 1
+                    self._taken = True
         finally:
-            line.release()
+            with places.lock:
+                places.waiting -= 1
         return self._taken
 
     def close(self) -> None:
         """Give it back. Idempotent."""
-        if self._taken:
-            self._taken = False
-            self._places.free.release()
+        if not self._taken:
+            return
+        self._taken = False
+        places = self._places
+        with places.lock:
+            places.free += 1
+            if places.waiting:
+                places.back.notify()

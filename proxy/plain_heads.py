@@ -18,6 +18,10 @@ _HEAD = re.compile(
     rb"POST (/[A-Za-z0-9/_-]*) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z][A-Za-z0-9-]*: ?[!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
 )
+#: The fields of such a head.
+_FIELDS = re.compile(r"([A-Za-z0-9-]+): ?([ -~]+)\r\n")
+#: What most hosts look like; `is_host` knows the others.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 #: Fields that change how a request is read.
 _SPECIAL: Final = frozenset({"EXPECT", "HTTP2-SETTINGS", "TRANSFER-ENCODING", "UPGRADE"})
@@ -32,9 +36,8 @@ def read_plain(head: bytes, config: Any, address: Any, number: int) -> tuple[Any
     if found is None or len(head) > config.limit_request_field_size:
         return None
     headers = []
-    for line in found[2].decode("ascii").split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        headers.append((name.upper(), value.strip(" ")))
+    for name, value in _FIELDS.findall(found[2].decode("ascii")):
+        headers.append((name.upper(), value))
     fields = dict(headers)
     length = fields.get("CONTENT-LENGTH", "0")
     if (
@@ -43,7 +46,7 @@ def read_plain(head: bytes, config: Any, address: Any, number: int) -> tuple[Any
         or len(fields) < len(headers)  # one of them comes twice
         or len(headers) > config.limit_request_fields
         or "HOST" not in fields
-        or not is_host(fields["HOST"])
+        or not (_HOST.fullmatch(fields["HOST"]) or is_host(fields["HOST"]))
         or _LENGTH.fullmatch(length) is None
     ):
         return None

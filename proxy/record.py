@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any, Final
 
 from metrics import (
@@ -94,7 +93,7 @@ class RequestRecord:
     def answered(self, answer: Answer) -> None:
         """An endpoint's answer is being passed on."""
         endpoint = answer.lease.endpoint
-        if answer.reply.head.status < HTTPStatus.BAD_REQUEST:  # an error is soon made
+        if answer.reply.head.status < 400:  # an error is soon made
             self._lease = answer.lease
         self._facts["endpoint"] = endpoint.authority
         self._facts["pod"] = endpoint.pod

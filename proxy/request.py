@@ -78,7 +78,7 @@ def renamed(body: bytes, content_type: str, model: str, *, may_be_form: bool) ->
     field can't hold that name. May block as `model_of` does.
     """
     with _looking if len(body) > LITTLE_BYTES else nullcontext():
-        if not _is_form(content_type, may_be_form=may_be_form):
+        if not (may_be_form and _is_form(content_type)):
             return replaced(body, span_in_json(body), json_string(model))
         _, options = parse_options_header(content_type)
         span = span_in_form(body, options["boundary"].encode("ascii"))
@@ -88,13 +88,13 @@ def renamed(body: bytes, content_type: str, model: str, *, may_be_form: bool) ->
         return form
 
 
-def _is_form(content_type: str, *, may_be_form: bool) -> bool:
-    return may_be_form and parse_options_header(content_type)[0].lower() == "multipart/form-data"
+def _is_form(content_type: str) -> bool:
+    return parse_options_header(content_type)[0].lower() == "multipart/form-data"
 
 
 def _model_of(body: bytes, content_type: str, *, may_be_form: bool) -> str:
     model: object
-    if _is_form(content_type, may_be_form=may_be_form):
+    if may_be_form and _is_form(content_type):
         model = _form_model(body, content_type)
     elif len(body) < _LARGE_BYTES:
         model = _json_object(body).get("model")
@@ -133,10 +133,13 @@ def _scanned_model(body: bytes) -> object:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """What is kept of an object: its `model`. A body's objects would take ten times its size."""
-    models = [value for name, value in pairs if name == "model"]
-    if len(models) > 1:
-        raise ValueError("the key 'model' is there twice")
-    return {"model": models[0]} if models else _NOTHING
+    kept = _NOTHING
+    for name, value in pairs:
+        if name == "model":
+            if kept:
+                raise ValueError("the key 'model' is there twice")
+            kept = {name: value}
+    return kept
 
 
 def _number(text: str) -> int:
