@@ -34,12 +34,15 @@ class SnapshotStore:
             maxsize=1, ttu=lambda _key, snapshot, _now: snapshot.listed_at + ttl, timer=timer
         )
         self._listed_at: float | None = None
+        #: What was put last, however old. Replaced, never edited: it is read without the lock.
+        self.latest: Snapshot | None = None
 
     def put(self, snapshot: Snapshot) -> None:
         """Replace what is known."""
         with self._lock:
             self._cache[_ONLY] = snapshot
             self._listed_at = snapshot.listed_at
+            self.latest = snapshot
 
     def snapshot(self) -> Snapshot:
         """Return the latest snapshot; raises `EndpointsUnknown` or `EndpointsStale`."""

@@ -157,17 +157,21 @@ class Connection:
         return received[:end], received[end + 4 :]
 
     def _receive_head_part(self, deadline: float, clock: Callable[[], float]) -> Steps[bytes]:
-        # It is looked first: an endpoint nearby may have answered while it was sent to.
+        # An endpoint nearby may have answered while it was sent to. Once only: others shall have
+        # their turn while a head drips in.
+        waits = self._answered
         while True:
+            if waits:
+                yield Ready(self.socket.fileno(), deadline)
             try:
                 data = self.socket.recv(_RECEIVE_BYTES)
                 break
             except BlockingIOError:
-                if clock() >= deadline:
+                if waits and clock() >= deadline:
                     raise ResponseTimeout("timeout", "no response head within the limit") from None
             except OSError as error:
                 raise self._ended(str(error), clock) from error
-            yield Ready(self.socket.fileno(), deadline)
+            waits = True
         if not data:
             raise self._ended("the connection closed", clock)
         self._answered = True

@@ -34,8 +34,8 @@ class Epoll:
     The former makes an object for each registration and for each event, and costs four times as
     much; the loop needs three of them for every request.
 
-    Those that are `urgent` are looked at again before each of the others: what has been begun ends
-    before something new begins, however much of that has come at once.
+    Those that are `urgent` are looked at again before each of the others. Endpoints' answers are: a
+    stream's first token shall not wait for all requests that came before it.
     """
 
     def __init__(self) -> None:
@@ -53,6 +53,9 @@ class Epoll:
         """
         number = _number(file)
         epoll = self._urgent if urgent else self._epoll
+        former = self._watched.get(number)
+        if former is not None and former[2] is not epoll:
+            self.unregister(number)  # a file that was closed, whose number is this one's now
         epoll.register(number, _MASKS[events])
         self._watched[number] = file, callback, epoll
 
@@ -86,10 +89,10 @@ class Epoll:
         out, also if its descriptor has a new owner by then.
         """
         ready = self._ready(self._epoll, timeout)
-        for number, what in ready:
-            for first, its in self._ready(self._urgent, 0):
-                self._call(first, its)
-            self._call(number, what)
+        for one in ready:
+            for urgent in self._ready(self._urgent, 0):
+                self._call(*urgent)
+            self._call(*one)
         return bool(ready)
 
     def _ready(self, epoll: select.epoll, timeout: float) -> list[tuple[int, _Watched]]:

@@ -83,7 +83,7 @@ class Forwarder:
     ) -> Steps[Answer]:
         """Return the answer that is to be passed on; the caller closes it.
 
-        `trace` is told of every attempt. Raises `GatewayError`.
+        `trace` is told of every attempt. Raises `GatewayError`, and what `Candidates.take` raises.
         """
         self.budget.request()
         rules = RetryRules(retries=self._retries, replay=self._replay and request.replayable)

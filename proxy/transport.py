@@ -36,7 +36,7 @@ class _Outgoing(requests.PreparedRequest):
     """A request that is sent as it is: nothing of it is normalised, re-quoted or added to."""
 
     def __init__(self, endpoint: Endpoint, request: InferenceRequest, *, fresh: bool) -> None:
-        # Not the parent's `__init__`, whose hooks and cookies nobody asks for.
+        super().__init__()
         self.method = request.method
         self.url = f"http://{endpoint.authority}{request.target}"
         self.payload = request.body

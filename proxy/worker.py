@@ -8,7 +8,6 @@ import logging
 import os
 import queue
 import select
-import selectors
 import signal
 import socket
 import sys
@@ -45,10 +44,10 @@ RELAY_SECONDS = 1.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Seconds without a further attempt when the process has no file descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
-#: Seconds between two looks at what is not an event: deadlines, the parent, a full house.
-_HOUSEKEEPING_SECONDS: Final = 0.02
 #: Seconds between two log lines that say so.
 _COMPLAINT_SECONDS: Final = 1.0
+#: Seconds between two looks at what is not an event: deadlines, and whether the parent lives.
+_HOUSEKEEPING_SECONDS: Final = 0.02
 #: Seconds a connection is spared while descriptors lack, which are not for connections alone.
 _PATIENCE_SECONDS: Final = 5.0
 #: How many of the largest bodies may be on their way at once.
@@ -162,20 +161,9 @@ class GatewayWorker(ThreadWorker):
             listener.close()
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Watch the listeners or not; not while there are no file descriptors.
-
-        Who is new waits for one event, not for all that came before: on a busy loop a stream would
-        else get its first token after many others' requests.
-        """
-        if enabled == self._accepting or (enabled and time.monotonic() < self._accepts_again):
-            return
-        for listener in self.sockets:
-            if enabled:
-                listener.setblocking(False)
-                self.poller.register(listener, selectors.EVENT_READ, self.accept, urgent=True)
-            else:
-                self.poller.unregister(listener)
-        self._accepting = bool(enabled)
+        """Watch the listeners or not; not while there are no file descriptors."""
+        if not enabled or time.monotonic() >= self._accepts_again:
+            super().set_accept_enabled(enabled)
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
         """Turns of the loop, until it is time again for what gunicorn does between two of them.
@@ -189,7 +177,7 @@ class GatewayWorker(ThreadWorker):
         if self.nr_conns > self._usual:
             timeout = self._relieve()
         wait = self.deadlines.wait(1.0 if timeout is None else timeout)
-        ends = time.monotonic() + _HOUSEKEEPING_SECONDS
+        ends = time.monotonic() + min(wait, _HOUSEKEEPING_SECONDS)
         while True:
             self.poller.turn(self.soon.wait(wait) if self.soon.due else wait)
             if self.soon.due:
@@ -222,7 +210,9 @@ class GatewayWorker(ThreadWorker):
         try:
             # `accept` asks the listener for its family and type, which are made enums each time.
             descriptor, address = listener._accept()  # type: ignore[attr-defined]
-            client = socket.socket(self._families[listener], socket.SOCK_STREAM, fileno=descriptor)
+            client = socket.socket(
+                self._families[listener], socket.SOCK_STREAM, 0, fileno=descriptor
+            )
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 self._pause_accepting(error)

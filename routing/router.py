@@ -112,6 +112,11 @@ class Router:
             return last
         raise NoReadyEndpoints(pool.describe())
 
+    def is_latest(self, pool: Pool) -> bool:
+        """Whether `pool`, which was good a moment ago, is still what is known of its model."""
+        latest = self._store.latest
+        return latest is not None and latest.pools.get(pool.model) is pool
+
     def pool(self, model: str) -> Pool:
         """The pool of `model`; raises `ModelUnknown`, and what `SnapshotStore.snapshot` raises."""
         try:
@@ -124,9 +129,8 @@ class Router:
 class Candidates:
     """The endpoints one request may try, one after the other, none of them twice.
 
-    The first is to be asked for at once, and comes from `pool`. Each further one is chosen when it
-    is asked for, from the newest snapshot: an endpoint that began to terminate while another was
-    tried is not among them.
+    Each is chosen when it is asked for, from the newest snapshot: an endpoint that began to
+    terminate while another was tried is not among them. `pool` is what was found just now.
     """
 
     def __init__(
@@ -143,11 +147,23 @@ class Candidates:
         self._tried: set[Key] = set()
 
     def take(self) -> Lease | None:
-        """Choose the next endpoint and count the request on it; None if no other is left."""
+        """Choose the next endpoint and count the request on it; None if no other is left.
+
+        The first time it raises as `Router.candidates` does when by now there is none at all.
+        """
         router = self._router
-        untried = self._untried() if self._tried else router.eligible(self._pool)
-        if not untried:
+        try:
+            if self._tried or not router.is_latest(self._pool):
+                self._pool = router.pool(self.model)
+            untried: Sequence[Endpoint] = router.eligible(self._pool)
+        except _NONE_ROUTABLE:
+            if not self._tried:
+                raise
             return None
+        if self._tried:
+            untried = [endpoint for endpoint in untried if endpoint.key not in self._tried]
+            if not untried:
+                return None
         lease = router.in_flight.pick(
             self._strategy,
             router.preferred(self._pool, untried, everywhere=self._everywhere),
@@ -159,15 +175,6 @@ class Candidates:
         self._tried.add(lease.endpoint.key)
         router.aside.chosen(lease.endpoint)
         return lease
-
-    def _untried(self) -> Sequence[Endpoint]:
-        """The endpoints that are routable by now and were not tried."""
-        try:
-            self._pool = self._router.pool(self.model)
-            routable = self._router.eligible(self._pool)
-        except _NONE_ROUTABLE:
-            return ()
-        return [endpoint for endpoint in routable if endpoint.key not in self._tried]
 
     def is_sound(self, endpoint: Endpoint) -> bool:
         """Whether `endpoint` has not failed since it last answered."""

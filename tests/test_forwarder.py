@@ -26,7 +26,7 @@ from proxy.transport import Reply
 from routing.aside import SetAside
 from routing.budget import RetryBudget
 from routing.inflight import InFlight
-from routing.router import Router
+from routing.router import ModelUnknown, NoReadyEndpoints, Router
 from routing.view import Query
 from tests.fakes import Clock, endpoint, endpoints, snapshot, store_of
 
@@ -238,6 +238,19 @@ def test_only_a_resend_avoids_connections_that_idled() -> None:
 def test_no_retries_means_none_after_a_refusal() -> None:
     setting = Setting(REFUSED, retries=0)
     assert setting.error() == "upstream_unreachable"
+
+
+def test_a_model_that_vanished_before_the_first_attempt_is_told_as_that() -> None:
+    setting = Setting()
+    candidates = setting.router.candidates(Query("llama"), None)
+    setting.store.put(snapshot(setting.clock.now))
+    request = InferenceRequest("POST", "/", (), {}, (), b"{}", True)
+    with pytest.raises(ModelUnknown):
+        carry_out(setting.forwarder.forward(request, candidates))
+    setting.store.put(snapshot(setting.clock.now, llama=()))
+    with pytest.raises(NoReadyEndpoints):
+        carry_out(setting.forwarder.forward(request, candidates))
+    setting.check_nothing_is_held()
 
 
 def test_endpoints_that_terminate_meanwhile_are_not_tried() -> None:

@@ -163,6 +163,18 @@ def test_an_endpoint_that_became_ready_meanwhile_is_tried() -> None:
     assert second.endpoint == endpoint(2)
 
 
+@pytest.mark.parametrize("pools", [{}, {"llama": ()}, {"llama": (TERMINATING,)}])
+def test_the_first_try_raises_when_by_then_there_is_no_endpoint(
+    pools: dict[str, tuple[Endpoint, ...]],
+) -> None:
+    setting = Setting(llama=endpoints(1))
+    candidates = setting.router.candidates(Query("llama"), None)
+    setting.put(**pools)
+    with pytest.raises(NoReadyEndpoints if pools else ModelUnknown):
+        candidates.take()
+    assert setting.in_flight.counts() == {}
+
+
 def test_a_further_try_ends_quietly_when_by_then_the_list_is_stale() -> None:
     setting = Setting(llama=endpoints(2))
     candidates = setting.router.candidates(Query("llama"), None)

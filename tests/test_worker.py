@@ -164,15 +164,11 @@ ASSUMED = {
         ThreadWorker.wait_for_and_dispatch_events,
         "self.poller.select(timeout)",
     ),
-    "the listeners are watched by what we replace": (
+    "callbacks come third": (
         ThreadWorker.set_accept_enabled,
         "self.poller.register(listener, selectors.EVENT_READ, self.accept)",
     ),
-    "callbacks come third": (
-        ThreadWorker.run,
-        "selectors.EVENT_READ,\n                             self.method_queue.run_callbacks)",
-    ),
-    "the loop asks each turn whether to accept": (
+    "the loop asks between two waits whether to accept": (
         ThreadWorker.run,
         "can_accept = self.nr_conns < self.worker_connections",
     ),

@@ -39,7 +39,12 @@ def asked_of_every_worker(gateway: GatewayProcess, path: str, needle: str) -> se
 
 
 def test_every_worker_tells_the_counts_of_all(town: Place) -> None:
-    town.deploy("counted", pods=2, engine=Engine(tokens=1))
+    counted = town.deploy("counted", pods=2, engine=Engine(tokens=1))
+    ready = {pod.name: "ready" for pod in counted.pods}
+    wait_for(
+        lambda: all(town.gateway.endpoints("counted") == ready for _ in range(30)),
+        "every worker knows them, not only the first one that was asked",
+    )
     for _ in range(30):
         assert town.gateway.chat("counted").status_code == 200
     line = 'gateway_requests_total{model="counted",status="200"}'
