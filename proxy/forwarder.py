@@ -124,7 +124,7 @@ class _Attempts:
         self._lease = self._candidates.take()
         while self._lease is not None:
             self._lease = yield from self._attempt(self._lease)
-        if self._answer is not None and (self._failure is None or self._may_pass_on()):
+        if self._answer is not None and self._may_pass_on():
             return self._answer
         raise self._error()
 
@@ -202,7 +202,9 @@ class _Attempts:
 
     def _may_pass_on(self) -> bool:
         """Whether the answer held is the last word: not if a later attempt may have run."""
-        return isinstance(self._failure, ConnectFailed) and not self._rules.may_have_run
+        return self._failure is None or (
+            isinstance(self._failure, ConnectFailed) and not self._rules.may_have_run
+        )
 
     def _error(self) -> GatewayError:
         model, tries = self._candidates.model, f"after {self._count} attempt(s)"

@@ -11,16 +11,11 @@ _MOST_IN_LINE = 4
 
 
 class Places:
-    """`count` of them, and a short line of those who wait.
-
-    A semaphore of `threading` would do, if taking one did not run four functions of Python's.
-    """
+    """`count` of them, and a short line of those who wait."""
 
     def __init__(self, count: int) -> None:
-        self.lock = threading.Lock()  # guards: free, waiting
-        self.back = threading.Condition(self.lock)  # a place came back while somebody waited
-        self.free = count
-        self.waiting = 0
+        self.free = threading.BoundedSemaphore(count)
+        self.line = threading.BoundedSemaphore(_MOST_IN_LINE)
 
 
 class Place:
@@ -34,38 +29,23 @@ class Place:
 
     def take(self) -> bool:
         """Take a free one; false if there is none."""
-        places = self._places
-        with places.lock:
-            if places.free:
-                places.free -= 1
-                self._taken = True
+        self._taken = self._places.free.acquire(blocking=False)
         return self._taken
 
     def wait(self) -> Steps[bool]:
         """Wait a moment for one; false if none came back, or others wait already."""
-        places = self._places
-        with places.lock:
-            if places.waiting == _MOST_IN_LINE:
-                return False
-            places.waiting += 1
+        line = self._places.line
+        if not line.acquire(blocking=False):
+            return False
         try:
             yield BLOCKING
-            with places.lock:
-                if places.back.wait_for(lambda: places.free, _SECONDS):
-                    places.free -= 1
-                    self._taken = True
+            self._taken = self._places.free.acquire(timeout=_SECONDS)
         finally:
-            with places.lock:
-                places.waiting -= 1
+            line.release()
         return self._taken
 
     def close(self) -> None:
         """Give it back. Idempotent."""
-        if not self._taken:
-            return
-        self._taken = False
-        places = self._places
-        with places.lock:
-            places.free += 1
-            if places.waiting:
-                places.back.notify()
+        if self._taken:
+            self._taken = False
+            self._places.free.release()

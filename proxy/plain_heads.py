@@ -20,8 +20,6 @@ _HEAD = re.compile(
 )
 #: The fields of such a head.
 _FIELDS = re.compile(r"([A-Za-z0-9-]+): ?([ -~]+)\r\n")
-#: What most hosts look like; `is_host` knows the others.
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 #: Fields that change how a request is read.
 _SPECIAL: Final = frozenset({"EXPECT", "HTTP2-SETTINGS", "TRANSFER-ENCODING", "UPGRADE"})
@@ -46,7 +44,7 @@ def read_plain(head: bytes, config: Any, address: Any, number: int) -> tuple[Any
         or len(fields) < len(headers)  # one of them comes twice
         or len(headers) > config.limit_request_fields
         or "HOST" not in fields
-        or not (_HOST.fullmatch(fields["HOST"]) or is_host(fields["HOST"]))
+        or not is_host(fields["HOST"])
         or _LENGTH.fullmatch(length) is None
     ):
         return None

@@ -123,7 +123,6 @@ class GatewayWorker(ThreadWorker):
         self.poller.close()  # nothing is registered yet
         self.poller = Epoll()
         self._names = {listener: listener.getsockname() for listener in self.sockets}
-        self._families = {listener: int(listener.family) for listener in self.sockets}
         self._lingering = Lingering(self.poller, self._lingered)
         self._clients: set[Client] = set()
         self._room = Room(self.worker_connections, self._clients, self._lingering)
@@ -208,11 +207,7 @@ class GatewayWorker(ThreadWorker):
 
     def _take(self, listener: socket.socket) -> bool:
         try:
-            # `accept` asks the listener for its family and type, which are made enums each time.
-            descriptor, address = listener._accept()  # type: ignore[attr-defined]
-            client = socket.socket(
-                self._families[listener], socket.SOCK_STREAM, 0, fileno=descriptor
-            )
+            client, address = listener.accept()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 self._pause_accepting(error)

@@ -1,7 +1,6 @@
 """What the worker assumes of gunicorn's private parts. Fails first when gunicorn is changed."""
 
 import inspect
-import os
 import re
 import selectors
 import socket
@@ -99,18 +98,6 @@ def test_no_attribute_of_gunicorns_is_replaced_by_accident() -> None:
     for name in ("clock", "deadlines", "keepalive", "send_timeout", "unfinished", "_clients",
                  "_lingering", "_answering", "_gateway", "_threads", "_accepts_again"):  # fmt: skip
         assert f"self.{name} " not in theirs
-
-
-def test_a_listener_of_python_accepts_descriptors() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_connection(listener.getsockname()) as client,
-    ):
-        accept = getattr(listener, "_accept", None)
-        assert accept is not None, "this Python's sockets have no `_accept`; use `accept`"
-        descriptor, address = accept()
-        os.close(descriptor)
-        assert address == client.getsockname()
 
 
 def test_the_loop_comes_back_for_housekeeping_however_much_there_is_to_do() -> None:
