@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from simulator.pod import Engine
 from simulator.registry import Registry
 
 _RANDOM = random.SystemRandom()
+_CLAIM_PORT = 8000
 LAG_SECONDS = 0.004  # what a real controller takes at the median
 
 
@@ -44,7 +46,7 @@ class Cluster:
         self._lag = lag
         self._api_address = api_address
         self._api_port = api_port
-        self._addresses = _addresses_with_processes()
+        self._addresses = addresses_with_processes()
         self._fictions = _addresses_without()
 
     def __enter__(self) -> Self:
@@ -200,11 +202,19 @@ class Cluster:
         self._loop.stop()
 
 
-def _addresses_with_processes() -> Iterator[str]:
-    """Loopback addresses in a /24 of their own, then in a next one."""
+def addresses_with_processes(rng: random.Random = _RANDOM) -> Generator[str, None, None]:
+    """Loopback addresses in a /24 of their own, then in a next one.
+
+    A socket at its last address keeps other clusters out, those of other processes too.
+    """
     while True:
-        prefix = f"127.{_RANDOM.randint(64, 127)}.{_RANDOM.randint(0, 255)}"
-        yield from (f"{prefix}.{last}" for last in range(1, 255))
+        prefix = f"127.{rng.randint(64, 127)}.{rng.randint(0, 255)}"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim:
+            try:
+                claim.bind((f"{prefix}.255", _CLAIM_PORT))
+            except OSError:
+                continue  # another cluster has it
+            yield from (f"{prefix}.{last}" for last in range(1, 255))
 
 
 def _addresses_without() -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 import re
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from simulator.cluster import Cluster
+from simulator.cluster import Cluster, addresses_with_processes
 from simulator.fleet import Order, Pod
 from simulator.pod import Engine
 from tests.kube_reader import ON_MODELS, get, until, watching
@@ -261,3 +262,11 @@ def test_leaving_the_cluster_leaves_nothing_behind() -> None:
         get(cluster.api)
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection(pod.address, pod.port).connect()
+
+
+def test_no_two_clusters_have_the_same_addresses() -> None:
+    twins = [addresses_with_processes(random.Random(7)) for _ in range(2)]
+    first, second = (next(addresses) for addresses in twins)
+    assert first != second
+    for addresses in twins:
+        addresses.close()
