@@ -130,7 +130,8 @@ class Candidates:
     """The endpoints one request may try, one after the other, none of them twice.
 
     Each is chosen when it is asked for, from the newest snapshot: an endpoint that began to
-    terminate while another was tried is not among them. `pool` is what was found just now.
+    terminate while another was tried is not among them. After the first, those that have not failed
+    since they last answered come before all others. `pool` is what was found just now.
     """
 
     def __init__(
@@ -164,6 +165,8 @@ class Candidates:
             untried = [endpoint for endpoint in untried if endpoint.key not in self._tried]
             if not untried:
                 return None
+            # A further attempt is no time to find out whether a doubtful one is back.
+            untried = [one for one in untried if router.aside.is_sound(one)] or untried
         lease = router.in_flight.pick(
             self._strategy,
             router.preferred(self._pool, untried, everywhere=self._everywhere),

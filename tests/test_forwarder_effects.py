@@ -44,6 +44,15 @@ def test_without_a_budget_a_sound_endpoint_is_tried_all_the_same(outcome: Outcom
     assert setting.status() == 200
 
 
+@pytest.mark.parametrize("outcome", [REFUSED, DIED])
+def test_without_a_budget_the_sound_one_is_found_among_those_that_failed(outcome: Outcome) -> None:
+    setting = Setting(outcome)
+    use_up(setting.budget)
+    for other in endpoints(3):
+        setting.aside.failed(other, endpoints(4))
+    assert setting.status() == 200
+
+
 def test_a_fresh_connection_in_place_of_a_closed_one_needs_no_budget() -> None:
     setting = Setting(STALE, pods=1)
     use_up(setting.budget)

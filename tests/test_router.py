@@ -198,6 +198,28 @@ def test_an_endpoint_that_was_set_aside_is_not_chosen_while_another_is_left() ->
         assert second.endpoint == endpoint(1)
 
 
+@pytest.mark.parametrize("strategy", ALL)
+def test_a_further_try_goes_to_one_that_has_not_failed_itself_while_there_is_one(
+    strategy: str | None,
+) -> None:
+    setting = Setting(llama=endpoints(6))
+    doubtful = {endpoint(1), endpoint(2), endpoint(3)}
+    for one in doubtful:
+        setting.router.candidates(Query("llama"), None).failed(one)
+    firsts = set()
+    for _ in range(100):
+        candidates = setting.router.candidates(Query("llama"), strategy)
+        leases = [lease for _ in range(6) if (lease := candidates.take())]
+        first, *further = [lease.endpoint for lease in leases]
+        firsts.add(first)
+        left = 3 - (first not in doubtful)
+        assert doubtful.isdisjoint(further[:left])
+        assert doubtful.issuperset(further[left:])
+        for lease in leases:
+            lease.release()
+    assert firsts & doubtful, "that they failed once does not keep a first try from them"
+
+
 def test_success_brings_an_endpoint_back() -> None:
     setting = Setting(llama=endpoints(2))
     candidates = setting.router.candidates(Query("llama"), None)

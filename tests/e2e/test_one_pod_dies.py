@@ -1,7 +1,8 @@
-"""One pod of several dies with many requests in hand, and nobody loses an answer."""
+"""Some pods of several die with requests in hand, and nobody loses an answer."""
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -80,6 +81,33 @@ def test_while_the_api_server_is_away_a_dead_pod_costs_no_client_of_a_burst_anyt
     for _ in range(3):
         assert Burst(gateway, max_tokens=5).end() == [200] * CLIENTS
     assert gateway.endpoints()[dying.name] in ("ready", "set_aside")
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("strategy", ["round-robin", "least-request"])
+def test_a_fleet_that_dies_pod_by_pod_costs_nobody_an_answer_while_a_sound_one_is_left(
+    cluster: Cluster, start_gateway: GatewayFactory, strategy: str
+) -> None:
+    """With so few requests that the budget allows no more than three retries.
+
+    Those that died before are due for another try when the next one dies.
+    """
+    gateway = start_gateway(strategy=strategy).ready()
+    pods = cluster.model("llama", pods=4, engine=Engine(tokens=1)).pods
+    wait_for(lambda: list(gateway.endpoints().values()) == ["ready"] * 4, "all are known")
+    statuses: list[int] = []
+
+    def is_set_aside(pod: Pod) -> bool:
+        statuses.append(gateway.chat().status_code)
+        return gateway.endpoints()[pod.name] == "set_aside"
+
+    for dying in pods[:3]:
+        dying.crash(notice=None)
+        wait_for(partial(is_set_aside, dying), "it is set aside")
+        wait_for(lambda: "set_aside" not in gateway.endpoints().values(), "its time is over")
+
+    assert set(statuses) == {200}
+    assert gateway.metric("gateway_retries_denied_total") == 0
 
 
 @pytest.mark.fault(12, 13)
