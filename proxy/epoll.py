@@ -35,7 +35,7 @@ class Epoll:
     much; the loop needs three of them for every request.
 
     Those that are `urgent` are looked at again before each of the others. Endpoints' answers are: a
-    stream's first token shall not wait for all requests that came before it.
+    stream's first token shall not wait for all requests that came before it. So are listeners.
     """
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from selectors import EVENT_READ
 from typing import Any, Final
 
 from gunicorn.workers import gthread
@@ -160,9 +161,21 @@ class GatewayWorker(ThreadWorker):
             listener.close()
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
-        """Watch the listeners or not; not while there are no file descriptors."""
-        if not enabled or time.monotonic() >= self._accepts_again:
-            super().set_accept_enabled(enabled)
+        """Watch the listeners or not; not while there are no file descriptors.
+
+        They are urgent, as gunicorn's are not: it takes one connection a turn, and a turn is as
+        long as all that is ready. Now one is taken before each event, so that a crowd of busy
+        connections and one of new ones have half of the loop each.
+        """
+        if bool(enabled) is self._accepting or (enabled and time.monotonic() < self._accepts_again):
+            return
+        for listener in self.sockets:
+            if enabled:
+                listener.setblocking(False)
+                self.poller.register(listener, EVENT_READ, self.accept, urgent=True)
+            else:
+                self.poller.unregister(listener)
+        self._accepting = bool(enabled)
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
         """Turns of the loop, until it is time again for what gunicorn does between two of them.
@@ -203,7 +216,10 @@ class GatewayWorker(ThreadWorker):
 
     def accept(self, listener: socket.socket) -> None:
         """Take one connection from the queue, if another worker was not faster."""
-        self._take(listener)
+        if self.nr_conns < self.worker_connections:
+            self._take(listener)
+        else:
+            self.set_accept_enabled(False)  # until the loop finds that there are fewer
 
     def _take(self, listener: socket.socket) -> bool:
         try:

@@ -128,6 +128,23 @@ def test_the_loop_comes_back_for_housekeeping_however_much_there_is_to_do() -> N
     worker.poller.close()
 
 
+def test_beyond_the_most_connections_none_is_taken_within_the_same_turn_either() -> None:
+    worker: Any = GatewayWorker.__new__(GatewayWorker)
+    worker.poller = Epoll()
+    worker.worker_connections = worker.nr_conns = 1
+    worker._accepting, worker._accepts_again = False, 0.0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker.sockets = [listener]
+        worker.set_accept_enabled(True)
+        with socket.create_connection(listener.getsockname()):
+            assert worker.poller.turn(5)
+            assert worker.nr_conns == 1
+            assert not worker._accepting
+            assert not worker.poller.turn(0)
+            listener.accept()[0].close()  # it waits in the queue still
+    worker.poller.close()
+
+
 @pytest.mark.parametrize("name", ["enqueue_req", "finish_request"])
 def test_every_method_that_is_called_is_there(name: str) -> None:
     assert callable(getattr(ThreadWorker, name))

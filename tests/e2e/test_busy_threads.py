@@ -1,4 +1,4 @@
-"""Threads that look through prompts leave the loop its turns."""
+"""However busy threads and connections are, others have their turns."""
 
 import statistics
 import threading

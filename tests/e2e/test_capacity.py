@@ -1,6 +1,8 @@
 """A gateway that has all the work it can do says so at once, and stays visible."""
 
+import os
 import selectors
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -52,6 +54,43 @@ def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_plac
     wait_for(lambda: gateway.in_flight() == 0, "the places are free again")
     assert gateway.metric("gateway_client_aborts_total", phase="waiting") == CAPACITY
     assert gateway.metric("gateway_in_flight") == 0
+
+
+def test_a_crowd_of_busy_connections_leaves_new_ones_half_of_the_turns(
+    start_gateway: GatewayFactory,
+) -> None:
+    """As `/healthz` is asked: by connections of their own, among clients that keep theirs."""
+    gateway = start_gateway().ready()
+    (worker,) = gateway.workers()
+
+    def ask(wire: Wire, name: str) -> None:
+        wire.send(post(chat_body("nobody"), f"x-request-id: {name}", close=False))
+
+    def is_answered(wire: Wire) -> bool:
+        return b"model_not_found" in wire.read_until(b"}}")
+
+    with wires(gateway.port, 100) as kept:
+        for wire in kept:
+            ask(wire, "first")
+            assert is_answered(wire)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            for wire in kept:
+                ask(wire, "busy")
+            with wires(gateway.port, 20) as newcomers:
+                for wire in newcomers:
+                    ask(wire, "new")
+                os.kill(worker, signal.SIGCONT)
+                assert all(is_answered(wire) for wire in (*kept, *newcomers))
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+    def order() -> list[str]:
+        ids = [line.get("request_id") for line in gateway.log_lines()]
+        return [name for name in ids if name in ("busy", "new")]
+
+    wait_for(lambda: len(order()) == 120, "all are logged")
+    assert order()[:40].count("new") >= 19
 
 
 def test_a_burst_is_refused_within_50_ms_while_long_prompts_hold_the_threads(
