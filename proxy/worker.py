@@ -53,6 +53,8 @@ _HOUSEKEEPING_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 5.0
 #: How many of the largest bodies may be on their way at once.
 _BODIES_AT_ONCE: Final = 8
+#: How much a worker gives way to the relay: a tenth of the core it shares with it is left to it.
+_NICENESS: Final = 10
 #: Seconds a stopping worker waits for a request on a connection that is kept.
 _STOPPING_SECONDS: Final[float] = gthread.STOP_KEEPALIVE_LINGER  # type: ignore[attr-defined]
 
@@ -93,8 +95,19 @@ class GatewayWorker(ThreadWorker):
         )
         if self.alive and not self._is_ssl:
             self._gateway.wait_until_linked(RELAY_SECONDS)
+            self._give_way()
         super().run()
         self._outlast_streams()
+
+    def _give_way(self) -> None:
+        """Let the relay go first where cores are few: its tokens are due, a request may take turns.
+
+        A container's processes share its part of the machine, and the kernel gives most of it to
+        whoever is never idle, as a busy worker is. On Linux this is of the thread that calls it,
+        and those it starts; the relay is started by another one.
+        """
+        if self._gateway.settings.relay:
+            os.nice(_NICENESS)
 
     def _outlast_streams(self) -> None:
         """Stay until streams that other workers left to this one are over, too.

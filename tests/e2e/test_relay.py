@@ -109,6 +109,24 @@ def test_a_relay_that_is_back_has_streams_again(
     wait_for(has_streams, "the relay moves the streams")
 
 
+def test_workers_give_way_to_the_relay_also_to_one_that_came_later(
+    start_gateway: GatewayFactory,
+) -> None:
+    gateway = start_gateway(workers="2").ready()
+
+    def niceness(pid: int) -> int:
+        return os.getpriority(os.PRIO_PROCESS, pid)
+
+    usual = niceness(gateway.process.pid)
+    less = [min(usual + 10, 19)] * 2
+    wait_for(lambda: [niceness(pid) for pid in workers(gateway)] == less, "both give way")
+    for _ in range(2):
+        relay = relay_of(gateway)
+        assert niceness(relay) == usual
+        os.kill(relay, signal.SIGKILL)
+        wait_for(lambda relay=relay: not alive(relay), "it is dead")  # type: ignore[misc]
+
+
 def test_there_is_never_more_than_one_relay(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
@@ -251,6 +269,8 @@ def test_without_the_relay_streams_are_served_by_threads(
 ) -> None:
     cluster.model("llama", engine=Engine(tokens=10, token_seconds=0.02))
     gateway = start_gateway(relay="false").ready()
+    usual = os.getpriority(os.PRIO_PROCESS, gateway.process.pid)
+    assert [os.getpriority(os.PRIO_PROCESS, worker) for worker in workers(gateway)] == [usual]
     with running(gateway, 5) as streams:
         assert relays(gateway) == []
         assert all(finished(rest_of(stream)) for stream in streams)
