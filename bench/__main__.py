@@ -4,7 +4,8 @@ import argparse
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from bench import report
@@ -44,50 +45,68 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _started(
-    stack: ExitStack, names: list[str], model: Upstream, folder: Path, notes: list[str]
-) -> dict[str, Target]:
-    """Start each target that can be had, and say of the others why not; ours must be."""
-    targets = {}
-    for name in names:
-        (folder / name).mkdir()
-        try:
-            target = stack.enter_context(running(name, model.port, folder / name))
-        except Unavailable as error:
-            if name in OURS:
-                raise
-            notes.append(f"Skipped: {name}, because {error}.")
-            print(notes[-1], flush=True)
-            continue
-        warm_up(target)
-        targets[name] = target
-    return targets
+class _Turns:
+    """Measures one target after the other, each alone: those at rest would take turns of the cores.
+
+    `notes` get a line for each target that can't be had; ours must be.
+    """
+
+    def __init__(self, model: Upstream, folder: Path, seconds: float, notes: list[str]) -> None:
+        self._model = model
+        self._folder = folder
+        self._seconds = seconds
+        self._notes = notes
+        self._count = 0
+
+    def available(self, names: list[str]) -> list[str]:
+        """Those of `names` that can be started; raises `Unavailable` if one of ours can't."""
+        found = []
+        for name in names:
+            try:
+                with self._running(name):
+                    found.append(name)
+            except Unavailable as error:
+                if name in OURS:
+                    raise
+                self._notes.append(f"Skipped: {name}, because {error}.")
+                print(self._notes[-1], flush=True)
+        return found
+
+    def measured(self, scenario: Scenario, name: str) -> Measures:
+        """What is found of a target that was started for this."""
+        how = measure_leak if scenario.short else measure
+        with self._running(name) as target:
+            warm_up(target)
+            return how(scenario, target, self._model, self._seconds)
+
+    def _running(self, name: str) -> AbstractContextManager[Target]:
+        self._count += 1
+        folder = self._folder / f"{self._count}-{name}"
+        folder.mkdir()
+        return running(name, self._model.port, folder)
 
 
-def _measured(
-    scenario: Scenario, target: Target, model: Upstream, seconds: float, label: str
-) -> Measures:
-    print(f"{label} {scenario.name}: {target.name}", flush=True)
-    how = measure_leak if scenario.short else measure
-    return how(scenario, target, model, seconds)
+def _planned(options: argparse.Namespace, targets: list[str]) -> Iterator[tuple[Scenario, str]]:
+    """All targets under one load, then under the next, and all of it again each round."""
+    for number in range(options.rounds):
+        for scenario in (SCENARIOS[name] for name in options.scenario):
+            for turn in range(scenario.times):
+                for target in targets:
+                    if scenario.measures(target, turn):
+                        label = f"[{number + 1}/{options.rounds}]"
+                        print(f"{label} {scenario.name}: {target}", flush=True)
+                        yield scenario, target
 
 
 def _run(options: argparse.Namespace, notes: list[str]) -> Runs:
-    """Measure all targets under one load, then under the next, and all of it again each round."""
     runs: Runs = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
         model = stack.enter_context(upstream())
-        targets = _started(stack, options.only, model, folder, notes)
-        for number in range(options.rounds):
-            label = f"[{number + 1}/{options.rounds}]"
-            for name in options.scenario:
-                scenario = SCENARIOS[name]
-                for turn in range(scenario.times):
-                    for target in targets.values():
-                        if scenario.measures(target.name, turn):
-                            found = _measured(scenario, target, model, options.seconds, label)
-                            runs.setdefault((name, target.name), []).append(found)
+        turns = _Turns(model, folder, options.seconds, notes)
+        for scenario, target in _planned(options, turns.available(options.only)):
+            found = turns.measured(scenario, target)
+            runs.setdefault((scenario.name, target), []).append(found)
     return runs
 
 
