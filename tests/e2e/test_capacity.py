@@ -1,12 +1,15 @@
 """A gateway that has all the work it can do says so at once, and stays visible."""
 
 import os
+import re
+import resource
 import selectors
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -14,7 +17,7 @@ import requests
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.crowd import p99, wires
+from tests.e2e.crowd import p99, wires, workers
 from tests.harness import GatewayProcess, wait_for
 from tests.wire import Wire, behaving, chat_body, post
 
@@ -91,6 +94,19 @@ def test_a_crowd_of_busy_connections_leaves_new_ones_half_of_the_turns(
 
     wait_for(lambda: len(order()) == 120, "all are logged")
     assert order()[:40].count("new") >= 19
+
+
+def test_no_connection_is_one_too_many_for_the_table_of_descriptors(
+    start_gateway: GatewayFactory,
+) -> None:
+    """A worker whose table has to grow stops for milliseconds, and everyone with it."""
+    gateway = start_gateway(workers="2").ready()
+    wait_for(lambda: len(workers(gateway)) == 2, "both workers are up")
+    for worker in workers(gateway):
+        most, _ = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        status = Path(f"/proc/{worker}/status").read_text()
+        (size,) = re.findall(r"^FDSize:\s+(\d+)$", status, re.M)
+        assert int(size) >= most > 64
 
 
 def test_a_burst_is_refused_within_50_ms_while_long_prompts_hold_the_threads(
