@@ -131,15 +131,17 @@ def _enlarge_descriptor_table() -> None:
 
     It doubles as it fills. Once there are threads, whoever opens the descriptor that is one too
     many waits until no core can look at the former table (`expand_fdtable` in Linux' fs/file.c):
-    4 to 18 ms for the whole loop at 64, 128, 256 … connections. Now there are none.
+    4 to 18 ms for the whole loop at 64, 128, 256 … descriptors. Here there are none yet.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError):  # that number is taken: then the table is as large already
+    # If that number is taken, the table is as large already; if the kernel has no memory for such
+    # a table, it grows as ever.
+    with contextlib.suppress(OSError):
         os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, most - 1))
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """In the worker, first thing: where signals land at first, and where it counts."""
+    """In the worker, first thing: where signals land at first, descriptors, where it counts."""
     from metrics import make_files
 
     worker.early_signals = server.SIG_QUEUE

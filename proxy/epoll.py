@@ -35,7 +35,8 @@ class Epoll:
     much; the loop needs three of them for every request.
 
     Those that are `urgent` are looked at again before each of the others. Endpoints' answers are: a
-    stream's first token shall not wait for all requests that came before it. So are listeners.
+    stream's first token shall not wait for all requests that came before it. So are listeners, as
+    new connections shall not wait for all that busy ones ask.
     """
 
     def __init__(self) -> None:

@@ -20,6 +20,8 @@ from relay.tally import Tally
 
 log = logging.getLogger("gateway.relay")
 
+#: The name of the thread that hears from the relay, and starts one where there is none.
+RELAY_LINK: Final = "relay-link"
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds between attempts to reach a relay that is being started.
 _RETRY_SECONDS: Final = 0.05
@@ -74,7 +76,7 @@ class RelayLink:
 
     def start(self) -> None:
         """Connect, and stay connected, in a daemon thread."""
-        threading.Thread(target=self._run, name="relay-link", daemon=True).start()
+        threading.Thread(target=self._run, name=RELAY_LINK, daemon=True).start()
 
     def stop(self) -> None:
         """Give no more streams; those that run go on."""

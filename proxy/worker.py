@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from selectors import EVENT_READ
@@ -25,6 +26,7 @@ from proxy.clients import Client
 from proxy.deadlines import Deadlines
 from proxy.epoll import Epoll
 from proxy.lingering import Lingering
+from proxy.link import RELAY_LINK
 from proxy.refusal import refusal
 from proxy.room import HASTE_SECONDS, PAUSE_SECONDS, SPARED_SECONDS, Room
 from proxy.secure import ClientConnection, much_is_left
@@ -53,8 +55,10 @@ _HOUSEKEEPING_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 5.0
 #: How many of the largest bodies may be on their way at once.
 _BODIES_AT_ONCE: Final = 8
-#: How much a worker gives way to the relay: a tenth of the core it shares with it is left to it.
+#: A worker's niceness beyond the relay's: it has a tenth of a core on which the relay is busy.
 _NICENESS: Final = 10
+#: The most connections that are accepted in one turn of the loop.
+_MOST_ACCEPTED: Final = 64
 #: Seconds a stopping worker waits for a request on a connection that is kept.
 _STOPPING_SECONDS: Final[float] = gthread.STOP_KEEPALIVE_LINGER  # type: ignore[attr-defined]
 
@@ -70,6 +74,7 @@ class GatewayWorker(ThreadWorker):
     """
 
     _notifies_again = 0.0
+    _accepted = 0  # in this turn
     _accepting: bool  # gunicorn's
     poller: Any  # ours, not gunicorn's
     #: What the arbiter's handler, which a fork inherits, got before ours were in place.
@@ -100,14 +105,23 @@ class GatewayWorker(ThreadWorker):
         self._outlast_streams()
 
     def _give_way(self) -> None:
-        """Let the relay go first where cores are few: its tokens are due, a request may take turns.
+        """Let the relay go first where cores are few: its tokens are due, a request may wait.
 
         A container's processes share its part of the machine, and the kernel gives most of it to
-        whoever is never idle, as a busy worker is. On Linux this is of the thread that calls it,
-        and those it starts; the relay is started by another one.
+        whoever is never idle, as a busy worker is. On Linux a niceness is a thread's own, and one
+        is left out: that which starts the relay, which could not take it back.
         """
-        if self._gateway.settings.relay:
-            os.nice(_NICENESS)
+        if not self._gateway.settings.relay:
+            return
+        ours, others = threading.current_thread(), threading.enumerate()
+        numbers = [one.native_id for one in others if one is not ours and one.name != RELAY_LINK]
+        # Asked, because of the thread that was forked Python remembers the number before that.
+        for number in filter(None, [threading.get_native_id(), *numbers]):
+            try:
+                niceness = os.getpriority(os.PRIO_PROCESS, number)
+                os.setpriority(os.PRIO_PROCESS, number, niceness + _NICENESS)
+            except OSError as error:  # it has ended, or the system does not allow it
+                log.debug("thread %d does not give way to the relay: %s", number, error)
 
     def _outlast_streams(self) -> None:
         """Stay until streams that other workers left to this one are over, too.
@@ -177,8 +191,7 @@ class GatewayWorker(ThreadWorker):
         """Watch the listeners or not; not while there are no file descriptors.
 
         They are urgent, as gunicorn's are not: it takes one connection a turn, and a turn is as
-        long as all that is ready. Now one is taken before each event, so that a crowd of busy
-        connections and one of new ones have half of the loop each.
+        long as all that is ready.
         """
         if bool(enabled) is self._accepting or (enabled and time.monotonic() < self._accepts_again):
             return
@@ -204,6 +217,7 @@ class GatewayWorker(ThreadWorker):
         wait = self.deadlines.wait(1.0 if timeout is None else timeout)
         ends = time.monotonic() + min(wait, _HOUSEKEEPING_SECONDS)
         while True:
+            self._accepted = 0
             self.poller.turn(self.soon.wait(wait) if self.soon.due else wait)
             if self.soon.due:
                 self.soon.expire()
@@ -228,11 +242,16 @@ class GatewayWorker(ThreadWorker):
         return self.alive and any(select.select([one], [], [], 0)[0] for one in self.sockets)
 
     def accept(self, listener: socket.socket) -> None:
-        """Take one connection from the queue, if another worker was not faster."""
-        if self.nr_conns < self.worker_connections:
-            self._take(listener)
-        else:
+        """Take one connection from the queue, if another worker was not faster.
+
+        Not if there are as many as there may be; nor, in this turn, if a flood of new ones would
+        keep the others from theirs.
+        """
+        if self.nr_conns >= self.worker_connections:
             self.set_accept_enabled(False)  # until the loop finds that there are fewer
+        elif self._accepted < _MOST_ACCEPTED:
+            self._accepted += 1
+            self._take(listener)
 
     def _take(self, listener: socket.socket) -> bool:
         try:

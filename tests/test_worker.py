@@ -5,6 +5,7 @@ import re
 import selectors
 import socket
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import gunicorn
@@ -24,7 +25,7 @@ from proxy.secure import ClientConnection
 from proxy.sending import Collected, End
 from proxy.tasks import Soon
 from proxy.threads import Threads
-from proxy.worker import GatewayWorker
+from proxy.worker import _MOST_ACCEPTED, GatewayWorker
 from tests.harness import ROOT
 from tests.test_arrival import ADDRESS, CONFIG
 from tests.wire import post
@@ -128,21 +129,49 @@ def test_the_loop_comes_back_for_housekeeping_however_much_there_is_to_do() -> N
     worker.poller.close()
 
 
-def test_beyond_the_most_connections_none_is_taken_within_the_same_turn_either() -> None:
-    worker: Any = GatewayWorker.__new__(GatewayWorker)
-    worker.poller = Epoll()
-    worker.worker_connections = worker.nr_conns = 1
-    worker._accepting, worker._accepts_again = False, 0.0
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        worker.sockets = [listener]
-        worker.set_accept_enabled(True)
-        with socket.create_connection(listener.getsockname()):
-            assert worker.poller.turn(5)
-            assert worker.nr_conns == 1
-            assert not worker._accepting
-            assert not worker.poller.turn(0)
-            listener.accept()[0].close()  # it waits in the queue still
-    worker.poller.close()
+class Accepting(GatewayWorker):
+    """A worker that has `most` connections at most, and only counts them."""
+
+    def __init__(self, listener: socket.socket, most: int) -> None:
+        self.poller = Epoll()
+        self.clock = time.monotonic
+        self.deadlines, self.soon = Deadlines(time.monotonic), Soon(time.monotonic)
+        self.settle = lambda: None
+        self.alive, self._accepting, self._accepts_again = True, False, 0.0
+        self.nr_conns, self.worker_connections, self._usual = 0, most, 0
+        self.sockets = [listener]
+        self.set_accept_enabled(True)
+
+    def _relieve(self) -> float:
+        return 0.0
+
+    def _take(self, listener: socket.socket) -> bool:
+        listener.accept()[0].close()
+        self.nr_conns += 1
+        return True
+
+
+@pytest.mark.parametrize(("most", "taken"), [(3, 3), (1000, _MOST_ACCEPTED)])
+def test_in_one_turn_no_more_are_taken_than_there_may_be_and_than_leaves_others_theirs(
+    most: int, taken: int
+) -> None:
+    called: list[object] = []
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
+        worker = Accepting(listener, most)
+        for _ in range(100):
+            sockets.enter_context(socket.create_connection(listener.getsockname()))
+            ours, theirs = socket.socketpair()
+            sockets.enter_context(ours)
+            sockets.enter_context(theirs).send(b"x")
+            worker.poller.register(ours, selectors.EVENT_READ, called.append)
+        worker.wait_for_and_dispatch_events(5)
+        assert (len(called), worker.nr_conns) == (100, taken)
+        assert worker._accepting is (taken < most)
+        for _ in range(100):  # nothing else is ready now: turns are short
+            worker.wait_for_and_dispatch_events(0)
+        assert worker.nr_conns == min(most, 100)
+        worker.poller.close()
 
 
 @pytest.mark.parametrize("name", ["enqueue_req", "finish_request"])
@@ -169,14 +198,21 @@ ASSUMED = {
         "self.poller.select(timeout)",
     ),
     "callbacks come third": (
-        ThreadWorker.set_accept_enabled,
-        "self.poller.register(listener, selectors.EVENT_READ, self.accept)",
+        ThreadWorker.finish_request,
+        "self.poller.register(conn.sock, selectors.EVENT_READ,",
     ),
+    "it accepts from the start": (ThreadWorker.run, "self.set_accept_enabled(True)"),
+    "and not when it stops": (ThreadWorker.run, "self.set_accept_enabled(False)"),
     "the loop asks between two waits whether to accept": (
         ThreadWorker.run,
         "can_accept = self.nr_conns < self.worker_connections",
     ),
-    "and remembers": (ThreadWorker.set_accept_enabled, "self._accepting = enabled"),
+    "if it does not do so": (ThreadWorker.run, "if can_accept != self._accepting:"),
+    "which is not told at first": (ThreadWorker.__init__, "self._accepting = False"),
+    "our hook comes before its threads": (
+        Arbiter.spawn_worker,
+        "self.cfg.post_fork(self, worker)\n            worker.init_process()",
+    ),
     "it ends when no connection is left": (ThreadWorker.run, "while self.nr_conns > 0"),
     "connections wait in a deque": (ThreadWorker.__init__, "self.pending_conns = deque()"),
     "there is a bound to those that are kept": (

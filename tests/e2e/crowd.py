@@ -124,9 +124,12 @@ def processes_of(gateway: GatewayProcess) -> list[int]:
 
 def alive(pid: int) -> bool:
     """Whether it runs, or one of its threads still has its files open; a zombie does not."""
-    status = _read(Path(f"/proc/{pid}/stat"))
-    ended = not status or status.rpartition(b") ")[2][:1] in b"ZX"
-    return not ended or threads(pid) > 1
+    return state_of(pid) not in ("", "Z", "X") or threads(pid) > 1
+
+
+def state_of(pid: int) -> str:
+    """Its state's letter, as of proc(5); empty if there is no such process."""
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(b") ")[2][:1].decode()
 
 
 def threads(pid: int) -> int:

@@ -17,7 +17,7 @@ import requests
 from simulator.cluster import Cluster
 from simulator.pod import Engine
 from tests.e2e.conftest import GatewayFactory
-from tests.e2e.crowd import p99, wires, workers
+from tests.e2e.crowd import p99, state_of, wires, workers
 from tests.harness import GatewayProcess, wait_for
 from tests.wire import Wire, behaving, chat_body, post
 
@@ -59,7 +59,7 @@ def test_health_is_told_and_one_more_request_refused_within_50_ms_while_all_plac
     assert gateway.metric("gateway_in_flight") == 0
 
 
-def test_a_crowd_of_busy_connections_leaves_new_ones_half_of_the_turns(
+def test_busy_connections_and_new_ones_keep_each_other_waiting_no_longer_than_a_turn(
     start_gateway: GatewayFactory,
 ) -> None:
     """As `/healthz` is asked: by connections of their own, among clients that keep theirs."""
@@ -78,9 +78,10 @@ def test_a_crowd_of_busy_connections_leaves_new_ones_half_of_the_turns(
             assert is_answered(wire)
         os.kill(worker, signal.SIGSTOP)
         try:
+            wait_for(lambda: state_of(worker) == "T", "it has stopped")
             for wire in kept:
                 ask(wire, "busy")
-            with wires(gateway.port, 20) as newcomers:
+            with wires(gateway.port, 200) as newcomers:
                 for wire in newcomers:
                     ask(wire, "new")
                 os.kill(worker, signal.SIGCONT)
@@ -92,8 +93,9 @@ def test_a_crowd_of_busy_connections_leaves_new_ones_half_of_the_turns(
         ids = [line.get("request_id") for line in gateway.log_lines()]
         return [name for name in ids if name in ("busy", "new")]
 
-    wait_for(lambda: len(order()) == 120, "all are logged")
-    assert order()[:40].count("new") >= 19
+    wait_for(lambda: len(order()) == 300, "all are logged")
+    assert order()[:40].count("new") >= 19, "they take turns"
+    assert order()[:180].count("busy") == 100, "and a flood of new ones takes no more"
 
 
 def test_no_connection_is_one_too_many_for_the_table_of_descriptors(

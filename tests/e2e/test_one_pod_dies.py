@@ -1,4 +1,4 @@
-"""Some pods of several die with requests in hand, and nobody loses an answer."""
+"""A pod dies with many requests in hand, or one after the other does: nobody loses an answer."""
 
 import threading
 import time

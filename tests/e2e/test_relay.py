@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -117,9 +117,23 @@ def test_workers_give_way_to_the_relay_also_to_one_that_came_later(
     def niceness(pid: int) -> int:
         return os.getpriority(os.PRIO_PROCESS, pid)
 
-    usual = niceness(gateway.process.pid)
-    less = [min(usual + 10, 19)] * 2
-    wait_for(lambda: [niceness(pid) for pid in workers(gateway)] == less, "both give way")
+    def of_threads(worker: int) -> list[int]:
+        found = []
+        for task in Path(f"/proc/{worker}/task").iterdir():
+            with suppress(ProcessLookupError):  # it has ended since
+                found.append(niceness(int(task.name)))
+        return sorted(found)
+
+    def give_way() -> bool:
+        found = [of_threads(worker) for worker in workers(gateway)]
+        # The one that is as before has to start the relay.
+        return len(found) == 2 and all(
+            of == [usual, *[min(usual + 10, 19)] * (len(of) - 1)] for of in found
+        )
+
+    usual = niceness(os.getpid())
+    wait_for(give_way, "both give way, with all their threads but one each")
+    assert niceness(gateway.process.pid) == usual
     for _ in range(2):
         relay = relay_of(gateway)
         assert niceness(relay) == usual
