@@ -179,6 +179,7 @@ class Settings:
     threads: int = _setting("GATEWAY_THREADS", _integer(1, 4096), 256)
     max_streams: int = _setting("GATEWAY_MAX_STREAMS", _integer(1, 30_000), 4096)
     relay: bool = _setting("GATEWAY_RELAY", _boolean, True)
+    niceness: int = _setting("GATEWAY_NICENESS", _integer(0, 19), 0)
     grace_seconds: float = _setting("GATEWAY_GRACE_SECONDS", _seconds(0), 600.0)
     log_level: str = _setting(
         "GATEWAY_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info"

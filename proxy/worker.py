@@ -55,8 +55,6 @@ _HOUSEKEEPING_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 5.0
 #: How many of the largest bodies may be on their way at once.
 _BODIES_AT_ONCE: Final = 8
-#: A worker's niceness beyond the relay's: it has a tenth of a core on which the relay is busy.
-_NICENESS: Final = 10
 #: The most connections that are accepted in one turn of the loop.
 _MOST_ACCEPTED: Final = 64
 #: Seconds a stopping worker waits for a request on a connection that is kept.
@@ -111,15 +109,16 @@ class GatewayWorker(ThreadWorker):
         whoever is never idle, as a busy worker is. On Linux a niceness is a thread's own, and one
         is left out: that which starts the relay, which could not take it back.
         """
-        if not self._gateway.settings.relay:
+        settings = self._gateway.settings
+        if not (settings.relay and settings.niceness):
             return
         ours, others = threading.current_thread(), threading.enumerate()
         numbers = [one.native_id for one in others if one is not ours and one.name != RELAY_LINK]
         # Asked, because of the thread that was forked Python remembers the number before that.
         for number in filter(None, [threading.get_native_id(), *numbers]):
             try:
-                niceness = os.getpriority(os.PRIO_PROCESS, number)
-                os.setpriority(os.PRIO_PROCESS, number, niceness + _NICENESS)
+                before = os.getpriority(os.PRIO_PROCESS, number)
+                os.setpriority(os.PRIO_PROCESS, number, before + settings.niceness)
             except OSError as error:  # it has ended, or the system does not allow it
                 log.debug("thread %d does not give way to the relay: %s", number, error)
 

@@ -80,6 +80,7 @@ def test_an_empty_environment_gives_the_defaults_that_are_promised() -> None:
         ("PORT", "80", "port", 80),
         ("GATEWAY_WORKERS", "4", "workers", 4),
         ("GATEWAY_THREADS", "64", "threads", 64),
+        ("GATEWAY_NICENESS", "10", "niceness", 10),
         ("GATEWAY_GRACE_SECONDS", "0", "grace_seconds", 0.0),
         ("GATEWAY_LOG_LEVEL", "debug", "log_level", "debug"),
     ],

@@ -112,7 +112,7 @@ def test_a_relay_that_is_back_has_streams_again(
 def test_workers_give_way_to_the_relay_also_to_one_that_came_later(
     start_gateway: GatewayFactory,
 ) -> None:
-    gateway = start_gateway(workers="2").ready()
+    gateway = start_gateway(workers="2", niceness="10").ready()
 
     def niceness(pid: int) -> int:
         return os.getpriority(os.PRIO_PROCESS, pid)
@@ -282,7 +282,7 @@ def test_without_the_relay_streams_are_served_by_threads(
     cluster: Cluster, start_gateway: GatewayFactory
 ) -> None:
     cluster.model("llama", engine=Engine(tokens=10, token_seconds=0.02))
-    gateway = start_gateway(relay="false").ready()
+    gateway = start_gateway(relay="false", niceness="10").ready()
     usual = os.getpriority(os.PRIO_PROCESS, gateway.process.pid)
     assert [os.getpriority(os.PRIO_PROCESS, worker) for worker in workers(gateway)] == [usual]
     with running(gateway, 5) as streams:

@@ -41,6 +41,7 @@ def run_to_its_end(environment: dict[str, str], home: Path) -> subprocess.Comple
         ("GATEWAY_LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("GATEWAY_WORKERS", "0", "a whole number from 1 to 64"),
         ("GATEWAY_THREADS", "1e3", "a whole number from 1 to 4096"),
+        ("GATEWAY_NICENESS", "-5", "a whole number from 0 to 19"),
         ("GATEWAY_GRACE_SECONDS", "inf", "a number of seconds from 0"),
     ],
 )
