@@ -112,6 +112,7 @@ def _run(options: argparse.Namespace, notes: list[str]) -> Runs:
                 if target in OURS:
                     raise
                 notes.append(f"A turn of {target} under {scenario.name} is missing: {error}.")
+                print(notes[-1], flush=True)
                 continue
             runs.setdefault((scenario.name, target), []).append(found)
     return runs

@@ -107,6 +107,7 @@ def _gateway(port: int, upstream: int, directory: Path) -> Command:
         "GATEWAY_SOURCE": f"file:{slices}",
         "GATEWAY_LOG_LEVEL": "info",
         "GATEWAY_RELAY": "true",
+        "GATEWAY_NICENESS": "10",  # as the image sets it
     }
     return Command(_gunicorn(), environment)
 
